@@ -1,0 +1,224 @@
+"""Paths that may have changed, each once, handed out when they have come to rest."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from imagedbd.datatypes import FileChange
+
+_CLOSED_SETTLE_S = 0.2
+"""How long a file rests after a writer closed it: often it is complete, and when not it comes again."""
+
+
+@dataclass(slots=True)
+class _Unsettled:
+    """A path that something still happens to.
+
+    :param last_due: it goes then, whatever happens.
+    :param due: it goes then, if nothing more happens.
+    """
+
+    sequence: int
+    last_due: float
+    due: float
+
+
+class ChangeQueue:
+    """Coalesces changes by path, waits until each path has settled, and hands out each to one taker.
+
+    A path is in one place at a time, and in a second while it is worked on::
+
+        put ─► unsettled ─(due)─► ready ─(take)─► in flight ─(done)─►
+                   ▲                                  ┊
+                   └───────────────(done)──── held ◄──┘ put again meanwhile
+
+    Sequence numbers have no gaps. A change keeps that of its first ``put``: then a waiter that remembers
+    the newest number waits for everything that was put before it came, and for nothing put later to other
+    paths. Any thread may call any method; none but :meth:`take` and :meth:`wait_done` ever waits.
+
+    :param settle_s: seconds without another ``put`` after which a path is ready.
+    :param settle_max_s: seconds after the first ``put`` when it is ready in any case.
+    :param clock: seconds, never going back.
+    """
+
+    def __init__(
+        self,
+        settle_s: float = 1.0,
+        settle_max_s: float = 6.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settle_s = settle_s
+        self._settle_max_s = settle_max_s
+        self._clock = clock
+        lock = threading.Lock()
+        self._takers = threading.Condition(lock)
+        self._waiters = threading.Condition(lock)
+        self._lock = lock
+        self._unsettled: dict[str, _Unsettled] = {}
+        self._held: dict[str, _Unsettled] = {}
+        # When to look at an unsettled path: at its due time, or before it where that was put off since.
+        self._alarms: list[tuple[float, str]] = []
+        # The settled ones, in order; a dict holds a first scan's hundred thousand in a tenth of a kilobyte each.
+        self._ready: dict[str, int] = {}
+        self._in_flight: dict[str, int] = {}
+        self._newest = 0
+        # All changes up to this one are done, and so are those in the set.
+        self._done_up_to = 0
+        self._done_beyond: set[int] = set()
+        self._closed = False
+
+    def put(self, path: str, *, settled: bool = False, closed: bool = False) -> int:
+        """Say that something may have happened at this path.
+
+        :param settled: it is known to be at rest and may go at once.
+        :param closed: a writer has closed it, which shortens the wait.
+        :returns: the sequence number of the change that covers this; the newest, once the queue is closed.
+        """
+        with self._lock:
+            if self._closed:
+                return self._newest
+            if path in self._ready:
+                return self._ready[path]
+            pen = self._held if path in self._in_flight else self._unsettled
+            change = pen.get(path)
+            if change is None:
+                change = self._new_change(settled=settled)
+                if settled and pen is self._unsettled:
+                    self._make_ready(path, change.sequence)
+                    return change.sequence
+                pen[path] = change
+            earlier = self._put_off(change, settled=settled, closed=closed)
+            if pen is self._unsettled and earlier:
+                self._set_alarm(path, change)
+            return change.sequence
+
+    def take(self, limit: int, timeout: float | None = None) -> list[FileChange]:
+        """The longest settled paths, as soon as there is one; they are in flight until :meth:`done`.
+
+        :param timeout: seconds to wait for a first one; ``None`` waits until there is one.
+        :returns: at most ``limit`` changes; none on a time-out and when the queue was closed.
+        """
+        with self._lock:
+            now = self._clock()
+            deadline = None if timeout is None else now + timeout
+            while not self._closed:
+                self._settle(now)
+                if self._ready:
+                    return self._hand_out(limit)
+                if deadline is not None and now >= deadline:
+                    return []
+                self._takers.wait(self._next_wake(now, deadline))
+                now = self._clock()
+            return []
+
+    def done(self, change: FileChange) -> None:
+        """This change was dealt with. What was put for its path meanwhile becomes a change of its own.
+
+        :raises KeyError: the change is not in flight.
+        """
+        with self._lock:
+            del self._in_flight[change.path]
+            held = self._held.pop(change.path, None)
+            if held is not None:
+                self._unsettled[change.path] = held
+                self._set_alarm(change.path, held)
+            self._close_sequence(change.sequence)
+
+    def __contains__(self, path: object) -> bool:
+        """Whether this path is queued or in flight."""
+        with self._lock:
+            return path in self._unsettled or path in self._ready or path in self._in_flight
+
+    @property
+    def pending(self) -> int:
+        """How many changes are queued or in flight."""
+        with self._lock:
+            return self._newest - self._done_up_to - len(self._done_beyond)
+
+    def ticket(self) -> int:
+        """The newest sequence number, for :meth:`wait_done`."""
+        with self._lock:
+            return self._newest
+
+    def oldest_open(self) -> int | None:
+        """The smallest sequence number that is not done."""
+        with self._lock:
+            return self._done_up_to + 1 if self._done_up_to < self._newest else None
+
+    def wait_done(self, ticket: int, timeout: float | None = None) -> bool:
+        """Wait until every change up to this sequence number is done.
+
+        :param timeout: in seconds; ``None`` waits as long as it takes.
+        :returns: False on a time-out, and when the queue is closed first.
+        """
+        with self._lock:
+            self._waiters.wait_for(lambda: self._closed or self._done_up_to >= ticket, timeout)
+            return self._done_up_to >= ticket
+
+    def close(self) -> None:
+        """Wake everyone who waits. Nothing is handed out or accepted any more; ``done`` still works."""
+        with self._lock:
+            self._closed = True
+            self._takers.notify_all()
+            self._waiters.notify_all()
+
+    # All below: the lock is held.
+
+    def _new_change(self, *, settled: bool) -> _Unsettled:
+        self._newest += 1
+        if settled:
+            return _Unsettled(self._newest, 0.0, 0.0)
+        last_due = self._clock() + self._settle_max_s
+        return _Unsettled(self._newest, last_due, float("inf"))
+
+    def _put_off(self, change: _Unsettled, *, settled: bool, closed: bool) -> bool:
+        """Set when the change is due now that its path was put once more; True if sooner than before."""
+        wait = 0.0 if settled else min(_CLOSED_SETTLE_S, self._settle_s) if closed else self._settle_s
+        due = min(self._clock() + wait, change.last_due)
+        earlier = due < change.due
+        change.due = due
+        return earlier
+
+    def _set_alarm(self, path: str, change: _Unsettled) -> None:
+        alarm = (change.due, path)
+        heapq.heappush(self._alarms, alarm)
+        if self._alarms[0] is alarm:
+            self._takers.notify()
+
+    def _make_ready(self, path: str, sequence: int) -> None:
+        self._ready[path] = sequence
+        self._takers.notify()
+
+    def _settle(self, now: float) -> None:
+        """Make ready what is due. A path whose time was put off gets its next alarm only here."""
+        while self._alarms and self._alarms[0][0] <= now:
+            _, path = heapq.heappop(self._alarms)
+            change = self._unsettled.get(path)
+            if change is None:
+                continue
+            if change.due <= now:
+                del self._unsettled[path]
+                self._make_ready(path, change.sequence)
+            else:
+                heapq.heappush(self._alarms, (change.due, path))
+
+    def _hand_out(self, limit: int) -> list[FileChange]:
+        paths = [path for path, _ in zip(self._ready, range(limit), strict=False)]
+        changes = [FileChange(path, self._ready.pop(path)) for path in paths]
+        self._in_flight.update((change.path, change.sequence) for change in changes)
+        return changes
+
+    def _next_wake(self, now: float, deadline: float | None) -> float | None:
+        times = [t for t in (deadline, self._alarms[0][0] if self._alarms else None) if t is not None]
+        return max(0.0, min(times) - now) if times else None
+
+    def _close_sequence(self, sequence: int) -> None:
+        self._done_beyond.add(sequence)
+        while self._done_up_to + 1 in self._done_beyond:
+            self._done_up_to += 1
+            self._done_beyond.remove(self._done_up_to)
+        self._waiters.notify_all()

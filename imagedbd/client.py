@@ -1,0 +1,194 @@
+"""The daemon, seen from the command line: HTTP over the Unix socket with the standard library alone."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from imagedbd import __version__
+from imagedbd.datatypes import Signature
+from imagedbd.errors import (
+    ERRORS_BY_NAME,
+    DaemonNotRunningError,
+    ExpressionError,
+    ImagedbError,
+    PictureNeededError,
+    ProtocolError,
+    QueryPictureError,
+)
+
+VERSION_HEADER = "X-Imagedbd-Version"
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("imagedbd", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Client:
+    """One daemon at one socket. Each call is one request; every error is an :class:`ImagedbError`.
+
+    :param timeout: seconds without a byte after which a call gives up; ``None`` waits for ever.
+    """
+
+    def __init__(self, socket_path: str, *, timeout: float | None = 900.0) -> None:
+        self._socket_path = socket_path
+        self._timeout = timeout
+        self.daemon_version: str | None = None
+        """The daemon's version, known after the first answer."""
+
+    def status(self) -> dict[str, Any]:
+        return self._object("GET", "/status")
+
+    def search(self, terms: Sequence[Mapping[str, Any]] = (), **conditions: Any) -> dict[str, Any]:
+        """One search; the fields are those of ``POST /search``.
+
+        A picture term is ``{"path": …}`` or ``{"data": bytes}``. Of a path, the bytes are sent only if the
+        daemon holds no vector of that very file.
+
+        :raises QueryPictureError: if a query picture cannot be read.
+        """
+        body = {name: value for name, value in conditions.items() if value not in (None, [], ())}
+        try:
+            return self._object("POST", "/search", {**body, "terms": [_by_stat(term) for term in terms]})
+        except PictureNeededError:
+            return self._object("POST", "/search", {**body, "terms": [_by_bytes(term) for term in terms]})
+
+    def pictures(self) -> Iterator[dict[str, Any]]:
+        return self._rows("/pictures")
+
+    def failures(self) -> Iterator[dict[str, Any]]:
+        return self._rows("/failures")
+
+    def show(self, path: str) -> dict[str, Any]:
+        return self._object("POST", "/show", {"path": path})
+
+    def why(self, path: str) -> dict[str, Any]:
+        return self._object("POST", "/why", {"path": path})
+
+    def scan(self, folder: str | None = None) -> dict[str, Any]:
+        return self._object("POST", "/scan", {"folder": folder})
+
+    def wait(self, timeout: float | None = None) -> dict[str, Any]:
+        return self._object("POST", "/wait", {"timeout": timeout})
+
+    def retry(self, paths: Sequence[str] | None = None) -> dict[str, Any]:
+        return self._object("POST", "/failures/retry", {"paths": paths})
+
+    def load_model(self) -> dict[str, Any]:
+        return self._object("POST", "/model/load", {})
+
+    def reload(self) -> dict[str, Any]:
+        return self._object("POST", "/reload", {})
+
+    def _object(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        with self._request(method, path, body) as response:
+            answer = _decode(self._read(response))
+        if not isinstance(answer, dict):
+            raise ProtocolError(f"The daemon answered {path} with something else than an object.")
+        return answer
+
+    def _rows(self, path: str) -> Iterator[dict[str, Any]]:
+        with self._request("GET", path, None) as response:
+            try:
+                for line in response:
+                    yield json.loads(line)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise ProtocolError(f"The daemon's answer broke off: {error}.") from error
+
+    def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> http.client.HTTPResponse:
+        connection = _UnixConnection(self._socket_path, self._timeout)
+        try:
+            headers = {"Content-Type": "application/json", "Connection": "close"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+            raise DaemonNotRunningError(
+                f"Nobody answers at {self._socket_path}. Start the daemon with `imagedbd run`."
+            ) from error
+        except PermissionError as error:
+            raise DaemonNotRunningError(f"The socket {self._socket_path} belongs to another user.") from error
+        except TimeoutError as error:
+            raise ProtocolError(f"The daemon did not answer for {self._timeout:.0f} s.") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise ProtocolError(f"The daemon closed the connection: {error}.") from error
+        self.daemon_version = response.getheader(VERSION_HEADER)
+        if response.status >= 400:
+            with response:
+                raise self._error(response.status, self._read(response))
+        return response
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
+        try:
+            return response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise ProtocolError(f"The daemon's answer broke off: {error}.") from error
+
+    def _error(self, status: int, text: bytes) -> ImagedbError:
+        answer = _decode(text)
+        described = answer.get("error") if isinstance(answer, dict) else None
+        if not isinstance(described, dict):
+            return ProtocolError(f"The daemon answered with HTTP status {status}.{self._version_hint()}")
+        message = str(described.get("message", ""))
+        kind = ERRORS_BY_NAME.get(str(described.get("name")), ImagedbError)
+        if kind is ExpressionError:
+            return ExpressionError(
+                message, position=int(described["position"]), expression=str(described["expression"])
+            )
+        return kind(message)
+
+    def _version_hint(self) -> str:
+        if self.daemon_version in {None, __version__}:
+            return ""
+        return f" It is version {self.daemon_version}, this command {__version__}: restart the daemon."
+
+
+def _decode(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ProtocolError("The daemon's answer is not JSON. Is it an imagedbd of another version?") from error
+
+
+def _by_stat(term: Mapping[str, Any]) -> dict[str, Any]:
+    path = term.get("path")
+    if path is None:
+        return _by_bytes(term)
+    try:
+        signature = Signature.of(os.stat(path))
+    except OSError as error:
+        raise QueryPictureError(f"{path}: {error.strerror}.") from error
+    stat = {name: getattr(signature, name) for name in Signature.__slots__}
+    return {**term, "path": os.path.realpath(path), "stat": stat}
+
+
+def _by_bytes(term: Mapping[str, Any]) -> dict[str, Any]:
+    if "prompt" in term:
+        return dict(term)
+    data = term.get("data")
+    try:
+        data = _read_picture(term["path"]) if data is None else data
+    except OSError as error:
+        raise QueryPictureError(f"{term['path']}: {error.strerror}.") from error
+    named = {"path": os.path.realpath(term["path"])} if "path" in term else {}
+    return {**term, **named, "data": base64.b64encode(data).decode("ascii")}
+
+
+def _read_picture(path: str) -> bytes:
+    # A FIFO given as a query picture would be waited for; a device would never end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not os.path.isfile(path):
+            raise OSError(0, "not a regular file")
+        return file.read()

@@ -1,0 +1,309 @@
+"""Settings: defaults, then ``config.toml``, then ``IMAGEDBD_*``, then flags; the last one wins.
+
+Folders follow the XDG Base Directory Specification. The file is the one place for lasting settings;
+:func:`edit_roots` changes it and keeps its comments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import platformdirs
+
+from imagedbd.errors import ConfigError
+
+DEFAULT_MODELS: Final = {
+    "lance": "ViT-B-16/laion2b_s34b_b88k",
+    "faiss": "ViT-L-14/laion2b_s32b_b82k",
+}
+"""The model that a new store starts with, where none is named."""
+
+MAX_SOCKET_PATH: Final = 107
+"""Bytes that fit into ``sockaddr_un.sun_path`` with its closing NUL; see unix(7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. Paths are absolute; times are in seconds, sizes in bytes."""
+
+    config_file: str
+    data_dir: str
+    socket: str
+    roots: tuple[str, ...] = ()
+    store: str = "lance"
+    model: str = DEFAULT_MODELS["lance"]
+    device: str = "auto"
+    dtype: str = "auto"
+    model_ttl: float = 1800.0
+    settle: float = 1.0
+    settle_max: float = 6.0
+    rescan: float = 6 * 3600.0
+    ignore: tuple[str, ...] = ()
+    max_file_size: int = 1 << 30
+    max_pixels: int = 250_000_000
+    decoders: int = 0
+    decode_timeout: float = 60.0
+    decode_memory: int = 4 << 30
+    log_level: str = "info"
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Read and check all the places where a setting may stand.
+
+    :param overrides: values of flags by setting name; ``None`` means that the flag was not given.
+        ``roots`` are added to those of the file, every other value replaces what the file says.
+    :raises ConfigError: with the place (file and line, variable or flag) and the reason.
+    """
+    env = os.environ if environ is None else environ
+    flags = {name: value for name, value in (overrides or {}).items() if value is not None}
+    config_file = _absolute(flags.pop("config_file", None) or env.get("IMAGEDBD_CONFIG") or _config_file())
+    flag_roots = _parse("--root", "roots", flags.pop("roots", ()))
+
+    values: dict[str, Any] = {}
+    for name, value in _read_file(config_file).items():
+        values[name] = _parse(_place(config_file, name), name, value)
+    for name in _PARSERS:
+        if (text := env.get(_variable(name))) is not None:
+            values[name] = _parse(_variable(name), name, _from_text(name, text))
+    for name, value in flags.items():
+        values[name] = _parse(f"--{name.replace('_', '-')}", name, value)
+
+    values["roots"] = tuple(dict.fromkeys((*values.get("roots", ()), *flag_roots)))
+    values.setdefault("data_dir", str(platformdirs.user_data_path("imagedbd")))
+    values.setdefault("socket", _default_socket(env, values["data_dir"]))
+    values.setdefault("model", DEFAULT_MODELS[values.get("store", "lance")])
+    if len(os.fsencode(values["socket"])) > MAX_SOCKET_PATH:
+        raise ConfigError(
+            f"The socket's path is longer than the {MAX_SOCKET_PATH} bytes that a Unix socket may have: "
+            f"{values['socket']}. Name a shorter one with --socket or IMAGEDBD_SOCKET."
+        )
+    return Settings(config_file=config_file, **values)
+
+
+def edit_roots(config_file: str, *, add: str | None = None, remove: str | None = None) -> bool:
+    """Add or remove one root in the file, which is made if it is not there; comments stay.
+
+    :returns: whether the file was changed.
+    :raises ConfigError: if the file cannot be read or written.
+    """
+    import tomlkit
+
+    try:
+        path = Path(config_file)
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        document = tomlkit.parse(text)
+        known = list(_parse(config_file, "roots", document.get("roots", [])))
+        if (add is None or add in known) and remove not in known:
+            return False
+        listing = document.setdefault("roots", tomlkit.array())
+        if remove in known:
+            del listing[known.index(remove)]
+        if add is not None and add not in known:
+            listing.append(add)
+        _write_atomically(path, tomlkit.dumps(document))
+    except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
+        raise ConfigError(f"{config_file} cannot be changed: {error}") from error
+    return True
+
+
+def resolve_root(path: str) -> str:
+    """A root as settings hold it: absolute and without symbolic links, whether it is there or not."""
+    return os.path.realpath(os.path.expanduser(path))
+
+
+def _config_file() -> str:
+    return str(platformdirs.user_config_path("imagedbd") / "config.toml")
+
+
+def _default_socket(env: Mapping[str, str], data_dir: str) -> str:
+    runtime = env.get("XDG_RUNTIME_DIR")
+    return os.path.join(runtime, "imagedbd", "imagedbd.sock") if runtime else _join_data(data_dir)
+
+
+def _join_data(data_dir: str) -> str:
+    # Without a login session there is no runtime folder; the data folder is private to the user as well.
+    return os.path.join(data_dir, "run", "imagedbd.sock")
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _variable(name: str) -> str:
+    return f"IMAGEDBD_{name.upper()}"
+
+
+def _read_file(config_file: str) -> dict[str, Any]:
+    try:
+        with open(config_file, "rb") as file:
+            values = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{config_file} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config_file} is not valid TOML: {error}.") from error
+    for name in values:
+        if name not in _PARSERS:
+            close = difflib.get_close_matches(name, _PARSERS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else f" There are: {', '.join(_PARSERS)}."
+            raise ConfigError(f"{_place(config_file, name)}: unknown setting {name!r}.{hint}")
+    return values
+
+
+def _place(config_file: str, name: str) -> str:
+    """Where a top-level key stands, as ``file, line n``; tomllib itself does not tell."""
+    pattern = re.compile(rf"^\s*[\[\"']*{re.escape(name)}\b", re.MULTILINE)
+    try:
+        text = Path(config_file).read_text(encoding="utf-8")
+    except OSError:
+        return config_file
+    found = pattern.search(text)
+    return f"{config_file}, line {text.count(chr(10), 0, found.end()) + 1}" if found else config_file
+
+
+def _parse(place: str, name: str, value: Any) -> Any:
+    try:
+        return _PARSERS[name](value)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{place}: {name}: {error}.") from error
+
+
+def _from_text(name: str, text: str) -> Any:
+    if name in {"roots", "ignore"}:
+        return [part for part in text.split(os.pathsep) if part]
+    return text
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            draft.chmod(target.stat().st_mode & 0o7777)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected a path")
+    return _absolute(value)
+
+
+def _root_list(value: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(resolve_root(root) for root in _text_list(value)))
+
+
+def _text_list(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(item, str) and item for item in value):
+        raise ValueError("expected a list of strings")
+    return tuple(value)
+
+
+def _choice(*choices: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+        return str(value)
+
+    return parse
+
+
+_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
+
+
+def _device(value: Any) -> str:
+    if not isinstance(value, str) or not _DEVICE.fullmatch(value):
+        raise ValueError(f"{value!r} is not a device; use auto, cpu, cuda, cuda:1, xpu or mps")
+    return value
+
+
+def _model(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected a model's name")
+    if value == "demo" or (value.startswith("hf-hub:") and len(value) > len("hf-hub:")):
+        return value
+    if value.startswith("local-dir:") and len(value) > len("local-dir:"):
+        return "local-dir:" + _absolute(value.removeprefix("local-dir:"))
+    architecture, slash, tag = value.partition("/")
+    if not (architecture and slash and tag):
+        raise ValueError(
+            f"{value!r} is not a model; use ARCHITECTURE/TAG as `imagedb model list` prints them "
+            "(ViT-B-16/laion2b_s34b_b88k), hf-hub:OWNER/NAME, local-dir:FOLDER or demo"
+        )
+    return value
+
+
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds from a number or from text such as ``1.5s``, ``30m``, ``2h``, ``1d``.
+
+    :raises ValueError: if it is neither, or negative.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower()) if isinstance(value, str) else None
+    if not found or found[2] not in _UNITS:
+        raise ValueError(f"{value!r} is not a duration; use seconds or 30m, 2h, 1d")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError("expected a size such as 500M")
+    found = re.fullmatch(r"(\d+)\s*([kmg]?)i?b?", str(value).strip().lower())
+    if not found or int(found[1]) == 0:
+        raise ValueError(f"{value!r} is not a size; use bytes or 500M, 2G")
+    return int(found[1]) * _SIZES[found[2]]
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,12}", str(value)):
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(value)
+
+
+_PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "roots": _root_list,
+    "data_dir": _path,
+    "socket": _path,
+    "store": _choice("lance", "faiss"),
+    "model": _model,
+    "device": _device,
+    "dtype": _choice("auto", "fp32", "bf16", "fp16"),
+    "model_ttl": parse_duration,
+    "settle": parse_duration,
+    "settle_max": parse_duration,
+    "rescan": parse_duration,
+    "ignore": _text_list,
+    "max_file_size": _size,
+    "max_pixels": _count,
+    "decoders": _count,
+    "decode_timeout": parse_duration,
+    "decode_memory": _size,
+    "log_level": _choice("debug", "info", "warning", "error"),
+}
+
+if set(_PARSERS) | {"config_file"} != {field.name for field in fields(Settings)}:
+    raise AssertionError("every setting has a parser, and every parser a setting")

@@ -1,0 +1,285 @@
+"""The model, seen from the daemon: a queue before a child process, which comes and goes.
+
+One thread owns the child and the connection to it. Prompts overtake pictures; the child leaves after an
+idle time and is started again by the next request; if it dies, its request is tried once more.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from imagedbd.datatypes import ModelInfo, ModelState, ModelStatus, Priority
+from imagedbd.embedder_worker import EmbedPictures, EmbedPrompts, Failed, Ready, Refused, Vectors
+from imagedbd.errors import EmbedderError, ImagedbError, ModelUnavailableError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from imagedbd.datatypes import Pixels
+
+log = logging.getLogger(__name__)
+
+BATCH_SECONDS: Final = 0.15
+"""How long a batch may hold the model: a prompt never waits much longer."""
+MAX_BATCH: Final = 256
+FIRST_BATCH: Final = 4
+ANSWER_TIMEOUT_S: Final = 300.0
+LOAD_TIMEOUT_S: Final = 900.0
+RETRY_S: Final = (60.0, 120.0, 300.0, 900.0, 3600.0)
+"""Pauses between looks for a model that was not there."""
+
+
+@dataclass(order=True)
+class _Request:
+    priority: Priority
+    sequence: int
+    message: EmbedPrompts | EmbedPictures | None = field(compare=False)
+    """``None`` asks for the model to be loaded, no more."""
+    future: Future[NDArray[np.float32]] = field(compare=False, default_factory=Future)
+
+
+class _Child:
+    """One running worker process."""
+
+    def __init__(self, spec: str, device: str, dtype: str) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "imagedbd.embedder_worker", "serve", str(theirs.fileno()), spec]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
+        with theirs:
+            self.process = subprocess.Popen(
+                [*command, device, dtype], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment
+            )
+        self._connection = Connection(ours.detach())
+
+    def ask(self, message: object) -> Any:
+        self._connection.send(message)
+        return self.receive(ANSWER_TIMEOUT_S)
+
+    def receive(self, timeout: float) -> Any:
+        if not self._connection.poll(timeout):
+            raise EOFError(f"no answer for {timeout:.0f} s")
+        return self._connection.recv()
+
+    def stop(self) -> int:
+        """End the process, by force if closing its connection is not enough; returns its exit status."""
+        self._connection.close()
+        try:
+            return self.process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+class EmbedderProcess:
+    """OpenCLIP in a child process; honours :class:`imagedbd.datatypes.Embedder`.
+
+    :param expected: the identity that a store is bound to; other weights under the same name are refused.
+    :param ttl_s: idle seconds after which the child leaves; 0 keeps it.
+    :param on_ready: called, in this embedder's thread, whenever the model has become available.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        ttl_s: float = 1800.0,
+        expected: ModelInfo | None = None,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._spec, self._device, self._dtype = spec, device, dtype
+        self._ttl_s = ttl_s
+        self._expected = expected
+        self._on_ready = on_ready
+        self._status = ModelStatus(spec, ModelState.UNLOADED)
+        self._requests: queue.PriorityQueue[_Request] = queue.PriorityQueue()
+        self._sequence = itertools.count()
+        self._seconds_per_picture: float | None = None
+        self._embeds_total = 0
+        self._failures = 0
+        self._child: _Child | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="embedder", daemon=True)
+        self._thread.start()
+
+    @property
+    def info(self) -> ModelInfo | None:
+        return self._expected
+
+    @property
+    def embeds_total(self) -> int:
+        """Pictures put through the model so far."""
+        return self._embeds_total
+
+    @property
+    def batch_size(self) -> int:
+        if self._seconds_per_picture is None:
+            return FIRST_BATCH
+        return max(1, min(MAX_BATCH, int(BATCH_SECONDS / self._seconds_per_picture)))
+
+    def status(self) -> ModelStatus:
+        return self._status
+
+    def load(self) -> Future[NDArray[np.float32]]:
+        """Have the model loaded now, also after it was found unavailable; resolves to an empty array."""
+        return self._submit(Priority.PROMPT, None)
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Future[NDArray[np.float32]]:
+        return self._submit(Priority.PROMPT, EmbedPrompts(tuple(prompts)))
+
+    def embed_pictures(
+        self, pictures: Sequence[Pixels], priority: Priority = Priority.INDEX
+    ) -> Future[NDArray[np.float32]]:
+        return self._submit(priority, EmbedPictures(np.stack(pictures)))
+
+    def close(self) -> None:
+        """Stop the child; requests that are still waiting fail."""
+        self._closing.set()
+        self._requests.put(_Request(Priority.PROMPT, -1, None))
+        self._thread.join(timeout=1)
+        if (child := self._child) is not None:
+            child.process.kill()
+        self._thread.join()
+
+    def _submit(
+        self, priority: Priority, message: EmbedPrompts | EmbedPictures | None
+    ) -> Future[NDArray[np.float32]]:
+        request = _Request(priority, next(self._sequence), message)
+        self._requests.put(request)
+        return request.future
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                request = self._requests.get(timeout=self._patience())
+            except queue.Empty:
+                self._on_quiet()
+                continue
+            if self._closing.is_set():
+                _refuse(request)
+            elif request.future.set_running_or_notify_cancel():
+                self._serve(request)
+        self._stop_child()
+        self._refuse_the_rest()
+
+    def _patience(self) -> float | None:
+        if self._status.state is ModelState.UNAVAILABLE:
+            return RETRY_S[min(self._failures, len(RETRY_S)) - 1]
+        return self._ttl_s or None if self._child else None
+
+    def _on_quiet(self) -> None:
+        if self._status.state is ModelState.UNAVAILABLE:
+            self.load()
+        elif self._child:
+            log.info("model %s unloaded after %.0f s without work", self._spec, self._ttl_s)
+            self._stop_child()
+            self._status = ModelStatus(self._spec, ModelState.UNLOADED)
+
+    def _serve(self, request: _Request) -> None:
+        try:
+            answer = self._answer(request.message)
+        except ImagedbError as error:
+            request.future.set_exception(error)
+        else:
+            request.future.set_result(answer)
+
+    def _answer(self, message: EmbedPrompts | EmbedPictures | None) -> NDArray[np.float32]:
+        if message is not None and self._status.state is ModelState.UNAVAILABLE:
+            raise ModelUnavailableError(self._status.reason or "The model is not available.")
+        try:
+            return self._attempt(message)
+        except (EOFError, OSError) as error:
+            log.warning("the embedder died (%s); it is started again", self._bury(error))
+        try:
+            return self._attempt(message)
+        except (EOFError, OSError) as error:
+            raise EmbedderError(f"The model's process died twice in a row: {self._bury(error)}.") from error
+
+    def _attempt(self, message: EmbedPrompts | EmbedPictures | None) -> NDArray[np.float32]:
+        child = self._child or self._start_child()
+        if message is None:
+            return np.empty((0, 0), dtype=np.float32)
+        started = time.monotonic()
+        reply: Vectors | Failed = child.ask(message)
+        if isinstance(reply, Failed):
+            raise EmbedderError(reply.reason)
+        if isinstance(message, EmbedPictures):
+            self._measure(len(message.pictures), time.monotonic() - started)
+        return reply.rows
+
+    def _measure(self, pictures: int, seconds: float) -> None:
+        each = seconds / pictures
+        known = self._seconds_per_picture
+        self._seconds_per_picture = each if known is None else 0.7 * known + 0.3 * each
+        self._embeds_total += pictures
+
+    def _start_child(self) -> _Child:
+        self._status = ModelStatus(self._spec, ModelState.LOADING)
+        self._child = _Child(self._spec, self._device, self._dtype)
+        try:
+            reply: Ready | Refused = self._child.receive(LOAD_TIMEOUT_S)
+        except (EOFError, OSError) as error:
+            reply = Refused(f"The model's process died while it loaded: {self._bury(error)}.")
+        if isinstance(reply, Ready):
+            reply = self._checked(reply)
+        if isinstance(reply, Refused):
+            self._stop_child()
+            raise self._unavailable(reply.reason)
+        self._expected = reply.info
+        self._failures = 0
+        self._status = ModelStatus(self._spec, ModelState.READY, device=reply.device, dtype=reply.dtype)
+        log.info("model %s ready on %s in %s", self._spec, reply.device, reply.dtype)
+        self._on_ready()
+        return self._child
+
+    def _checked(self, reply: Ready) -> Ready | Refused:
+        if self._expected is None or self._expected.key == reply.info.key:
+            return reply
+        return Refused(
+            f"The weights or preprocessing of {self._spec} are not those that the stored vectors were made "
+            "with. Put the old weights back, or start afresh with another --data-dir."
+        )
+
+    def _unavailable(self, reason: str) -> ModelUnavailableError:
+        self._failures += 1
+        ways = (f"imagedb model pull {self._spec}", "imagedbd run --model demo")
+        self._status = ModelStatus(self._spec, ModelState.UNAVAILABLE, reason, ways)
+        log.warning("model %s unavailable: %s", self._spec, reason)
+        return ModelUnavailableError(f"{reason} Two ways on: `{ways[0]}`, or `{ways[1]}`.")
+
+    def _bury(self, error: Exception) -> str:
+        status = self._stop_child()
+        self._status = ModelStatus(self._spec, ModelState.UNLOADED)
+        return f"{error or type(error).__name__}, exit status {status}"
+
+    def _stop_child(self) -> int | None:
+        child, self._child = self._child, None
+        return child.stop() if child else None
+
+    def _refuse_the_rest(self) -> None:
+        while True:
+            try:
+                _refuse(self._requests.get_nowait())
+            except queue.Empty:
+                return
+
+
+def _refuse(request: _Request) -> None:
+    if request.future.set_running_or_notify_cancel():
+        request.future.set_exception(EmbedderError("The daemon is stopping."))

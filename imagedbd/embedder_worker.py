@@ -1,0 +1,136 @@
+"""The process that holds the model: loads OpenCLIP once, then answers one request after another.
+
+``python -m imagedbd.embedder_worker serve FD SPEC DEVICE DTYPE`` is what :mod:`imagedbd.embedder` starts;
+``pull SPEC`` and ``list`` serve ``imagedb model``. torch is imported here and never in the daemon or the
+command line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from imagedbd.errors import ConfigError, ModelUnavailableError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from imagedbd.datatypes import ModelInfo
+    from imagedbd.openclip import OpenClip
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    info: ModelInfo
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedPrompts:
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbedPictures:
+    pictures: NDArray[np.uint8]
+    """Shape ``(n, height, width, 3)``, RGB."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vectors:
+    rows: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request failed and the process lives on."""
+
+    reason: str
+
+
+def serve(connection: Connection, spec: str, device: str, dtype: str) -> None:
+    """Answer until the other end closes."""
+    model = _load(connection, spec, device, dtype)
+    while model is not None:
+        try:
+            connection.send(_answer(model, connection.recv()))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return
+
+
+def pull(spec: str) -> int:
+    """Download what the model needs, with OpenCLIP's own progress bar, and see that it loads."""
+    from imagedbd.openclip import OpenClip
+
+    try:
+        info = OpenClip(spec, device="cpu", dtype="fp32").info
+    except ModelUnavailableError as error:
+        print(error.message, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps({"spec": info.spec, "dimension": info.dimension, "weights_hash": info.weights_hash}))
+    return 0
+
+
+def list_all() -> int:
+    from imagedbd.openclip import list_models
+
+    print(json.dumps(list(list_models())))
+    return 0
+
+
+def _load(connection: Connection, spec: str, device: str, dtype: str) -> OpenClip | None:
+    from imagedbd.openclip import OpenClip
+
+    try:
+        model = OpenClip(spec, device, dtype)
+    except (ModelUnavailableError, ConfigError) as error:
+        connection.send(Refused(error.message))
+        return None
+    connection.send(Ready(model.info, model.device, model.dtype))
+    return model
+
+
+def _answer(model: OpenClip, request: EmbedPrompts | EmbedPictures) -> Vectors | Failed:
+    try:
+        if isinstance(request, EmbedPrompts):
+            return Vectors(model.embed_prompts(request.prompts))
+        return Vectors(model.embed_pictures(request.pictures))
+    # torch reports a full device, a bad shape and a broken driver alike: the request fails, not the process.
+    except (RuntimeError, MemoryError, ValueError, TypeError) as error:
+        return Failed(f"{type(error).__name__}: {error}")
+
+
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case ["serve", fd, spec, device, dtype]:
+            # The daemon decides when to stop; a Ctrl-C at the terminal reaches its whole process group.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # What a library would log of a model that is not there comes back as the refusal's reason.
+            logging.disable(logging.CRITICAL)
+            serve(Connection(int(fd)), spec, device, dtype)
+            return 0
+        case ["pull", spec]:
+            return pull(spec)
+        case ["list"]:
+            return list_all()
+    print("usage: serve FD SPEC DEVICE DTYPE | pull SPEC | list", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    # Under ``-m`` this file is ``__main__``: messages must pickle under the name that the parent knows.
+    from imagedbd import embedder_worker
+
+    sys.exit(embedder_worker.main(sys.argv[1:]))

@@ -1,0 +1,17 @@
+"""The names that picture files have. A leaf without Pillow, for whoever only walks folders."""
+
+from __future__ import annotations
+
+import os
+
+PICTURE_SUFFIXES: frozenset[str] = frozenset(
+    (
+        ".jpg .jpeg .jpe .jfif .mpo .png .gif .webp .avif .tif .tiff .bmp .dib .jp2 .j2k .pbm .pgm .ppm .pnm"
+    ).split()
+)
+"""Suffixes, in lower case and with their dot, of the files that are worth opening."""
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file of this name (or path) is a candidate. The decoder has the last word."""
+    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES

@@ -1,0 +1,203 @@
+"""From a question to ranked hits: query vectors, candidates from the store, fusion.
+
+Prompts and pictures are combined into one query vector; its ranking and that of the metadata words are
+fused by reciprocal rank. All scores come from shared code, so that every store ranks alike.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from imagedbd.datatypes import (
+    Hit,
+    Match,
+    PictureState,
+    PictureTerm,
+    Priority,
+    PromptTerm,
+    Query,
+    SortOrder,
+)
+from imagedbd.errors import (
+    EmbedderError,
+    ModelUnavailableError,
+    PictureError,
+    PictureNeededError,
+    QueryPictureError,
+    UsageError,
+)
+from imagedbd.ranking import fuse
+from imagedbd.text import query_words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imagedbd.datatypes import Embedder, ImageRecord, Store, Vector
+    from imagedbd.decoder import Decoder
+    from imagedbd.ledger import Ledger
+
+MAX_LIMIT: Final = 10_000
+FUSION_DEPTH: Final = 200
+"""Candidates of each ranking that take part in a fusion, at least."""
+PROMPT_CACHE: Final = 1_000
+EMBED_TIMEOUT_S: Final = 900.0
+SAME_SIMILARITY: Final = 6
+"""Decimal places in which two similarities must differ to order their pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """:param notes: what the user should know of how the answer came about."""
+
+    hits: tuple[Hit, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Searcher:
+    """Answers queries; safe to call from many threads."""
+
+    def __init__(self, store: Store, ledger: Ledger, decoder: Decoder, embedder: Embedder) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._decoder = decoder
+        self._embedder = embedder
+        self._prompts: OrderedDict[str, Vector] = OrderedDict()
+        self._prompts_lock = threading.Lock()
+
+    def search(self, query: Query) -> Answer:
+        """Rank the pictures that meet the query's condition.
+
+        A query without terms and words lists what meets its condition, newest first, with score 0. Where
+        the model cannot be had, a query that has words as well is answered by those alone, with a note.
+
+        :raises UsageError: for a limit out of range, or terms that cancel each other.
+        :raises PictureNeededError: if a query picture must be sent as bytes.
+        :raises QueryPictureError: if its bytes are no picture.
+        :raises ModelUnavailableError: if the query needs vectors and there is no model.
+        """
+        if not 1 <= query.limit <= MAX_LIMIT:
+            raise UsageError(f"The limit must be between 1 and {MAX_LIMIT}, not {query.limit}.")
+        notes: list[str] = []
+        words = query_words(query.text or "")
+        if query.text is not None and not words:
+            raise UsageError(f"There is no word in {query.text!r} to look for.")
+        vector = self._vector_or_note(query, bool(words), notes)
+        if vector is not None and words:
+            hits = self._fused(query, vector, words)
+        elif vector is not None:
+            hits = self._by_vector(query, vector)
+        elif words:
+            matches = self._store.matching(words, query.limit, query.condition)
+            hits = [Hit(m.record, 0, m.score, None, m.score) for m in matches]
+        else:
+            hits = self._listing(query)
+        return Answer(_finish(hits, query), tuple(notes))
+
+    def _vector_or_note(self, query: Query, has_words: bool, notes: list[str]) -> Vector | None:
+        if not query.terms:
+            return None
+        try:
+            return self._query_vector(query.terms)
+        except (ModelUnavailableError, EmbedderError) as error:
+            if not has_words:
+                raise
+            notes.append(f"Answered from metadata alone. {error.message}")
+            return None
+
+    def _by_vector(self, query: Query, vector: Vector) -> list[Hit]:
+        matches = self._store.nearest(vector, query.limit, query.condition)
+        own = {term.path for term in query.terms if isinstance(term, PictureTerm)}
+        matches = sorted(matches, key=lambda m: _likeness_key(m, own))
+        return [Hit(m.record, 0, m.score, m.score, None) for m in matches]
+
+    def _fused(self, query: Query, vector: Vector, words: Sequence[str]) -> list[Hit]:
+        depth = max(FUSION_DEPTH, 2 * query.limit)
+        similar = self._store.nearest(vector, depth, query.condition)
+        worded = self._store.matching(words, depth, query.condition)
+        similarity = {match.record.id: match.score for match in similar}
+        missing = [match.record.id for match in worded if match.record.id not in similarity]
+        for picture in self._store.get(missing):
+            if picture.vector is not None:
+                similarity[picture.record.id] = float(picture.vector @ vector)
+        text_score = {match.record.id: match.score for match in worded}
+        return [
+            Hit(match.record, 0, match.score, similarity.get(match.record.id), text_score.get(match.record.id))
+            for match in fuse([similar, worded])
+        ]
+
+    def _listing(self, query: Query) -> list[Hit]:
+        records = sorted(self._store.scan(query.condition), key=_newest_first)
+        return [Hit(record, 0, 0.0) for record in records[: query.limit]]
+
+    def _query_vector(self, terms: Sequence[PromptTerm | PictureTerm]) -> Vector:
+        total = np.sum([term.weight * self._term_vector(term) for term in terms], axis=0, dtype=np.float32)
+        length = float(np.linalg.norm(total))
+        if length < 1e-6:
+            raise UsageError("The terms of this query cancel each other out.")
+        unit: Vector = total / length
+        return unit
+
+    def _term_vector(self, term: PromptTerm | PictureTerm) -> Vector:
+        if isinstance(term, PromptTerm):
+            return self._prompt_vector(term.text)
+        return self._stored_vector(term) if term.data is None else self._picture_vector(term.data)
+
+    def _prompt_vector(self, prompt: str) -> Vector:
+        with self._prompts_lock:
+            if (known := self._prompts.get(prompt)) is not None:
+                self._prompts.move_to_end(prompt)
+                return known
+        vector: Vector = self._embedder.embed_prompts([prompt]).result(EMBED_TIMEOUT_S)[0]
+        with self._prompts_lock:
+            self._prompts[prompt] = vector
+            if len(self._prompts) > PROMPT_CACHE:
+                self._prompts.popitem(last=False)
+        return vector
+
+    def _stored_vector(self, term: PictureTerm) -> Vector:
+        entry = self._ledger.get(os.path.realpath(term.path)) if term.path else None
+        if entry and entry.state is PictureState.INDEXED and entry.id and entry.signature == term.signature:
+            for picture in self._store.get([entry.id]):
+                if picture.vector is not None:
+                    return picture.vector
+        raise PictureNeededError("The daemon holds no vector for this picture; send its bytes.")
+
+    def _picture_vector(self, data: bytes) -> Vector:
+        info = self._embedder.info
+        try:
+            content_hash, _, pixels = self._decoder.submit_bytes(data, info and info.preprocess).result()
+        except PictureError as error:
+            raise QueryPictureError(error.message) from error
+        if (known := self._store.find_vector(content_hash)) is not None:
+            return known
+        if pixels is None:
+            status = self._embedder.status()
+            raise ModelUnavailableError(status.reason or f"The model {status.name} is still loading.")
+        vector: Vector = self._embedder.embed_pictures([pixels], Priority.QUERY_PICTURE).result(EMBED_TIMEOUT_S)[0]
+        return vector
+
+
+def _likeness_key(match: Match, own: set[str | None]) -> tuple[float, bool, bytes]:
+    """A query picture comes before its own copies, which are exactly as similar."""
+    path = match.record.path
+    return -round(match.score, SAME_SIMILARITY), path not in own, os.fsencode(path)
+
+
+def _newest_first(record: ImageRecord) -> tuple[bool, tuple[int, ...], bytes]:
+    taken = record.metadata.taken_at or ""
+    return not taken, tuple(-ord(c) for c in taken), os.fsencode(record.path)
+
+
+def _finish(hits: Sequence[Hit], query: Query) -> tuple[Hit, ...]:
+    bound = query.min_score
+    kept = [h for h in hits if bound is None or (h.similarity is not None and h.similarity >= bound)]
+    kept = kept[: query.limit]
+    if query.sort is SortOrder.DATE:
+        kept.sort(key=lambda hit: _newest_first(hit.record))
+    return tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1))

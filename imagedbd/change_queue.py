@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import heapq
+import math
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import FileChange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _CLOSED_SETTLE_S = 0.2
 """How long a file rests after a writer closed it: often it is complete, and when not it comes again."""
@@ -16,15 +20,17 @@ _CLOSED_SETTLE_S = 0.2
 
 @dataclass(slots=True)
 class _Unsettled:
-    """A path that something still happens to.
+    """A path that something still happens to. Times are those of the queue's clock.
 
     :param last_due: it goes then, whatever happens.
     :param due: it goes then, if nothing more happens.
+    :param alarm: it is looked at then, which is at its due time or sooner.
     """
 
     sequence: int
     last_due: float
-    due: float
+    due: float = math.inf
+    alarm: float = math.inf
 
 
 class ChangeQueue:
@@ -60,9 +66,10 @@ class ChangeQueue:
         self._lock = lock
         self._unsettled: dict[str, _Unsettled] = {}
         self._held: dict[str, _Unsettled] = {}
-        # When to look at an unsettled path: at its due time, or before it where that was put off since.
+        # One alarm for each unsettled path. Putting a path off leaves its alarm where it is, so that a file
+        # written for minutes costs no more than any other; superseded alarms are told by their time.
         self._alarms: list[tuple[float, str]] = []
-        # The settled ones, in order; a dict holds a first scan's hundred thousand in a tenth of a kilobyte each.
+        # In order of settling. Just a number each: a first scan puts hundreds of thousands here.
         self._ready: dict[str, int] = {}
         self._in_flight: dict[str, int] = {}
         self._newest = 0
@@ -83,16 +90,15 @@ class ChangeQueue:
                 return self._newest
             if path in self._ready:
                 return self._ready[path]
-            pen = self._held if path in self._in_flight else self._unsettled
-            change = pen.get(path)
-            if change is None:
-                change = self._new_change(settled=settled)
-                if settled and pen is self._unsettled:
-                    self._make_ready(path, change.sequence)
-                    return change.sequence
-                pen[path] = change
-            earlier = self._put_off(change, settled=settled, closed=closed)
-            if pen is self._unsettled and earlier:
+            if path in self._in_flight:
+                change = self._held.get(path) or self._held.setdefault(path, self._new_change())
+                self._put_off(change, settled=settled, closed=closed)
+                return change.sequence
+            if settled:
+                return self._skip_the_wait(path)
+            change = self._unsettled.get(path) or self._unsettled.setdefault(path, self._new_change())
+            self._put_off(change, settled=settled, closed=closed)
+            if change.due < change.alarm:
                 self._set_alarm(path, change)
             return change.sequence
 
@@ -116,7 +122,7 @@ class ChangeQueue:
             return []
 
     def done(self, change: FileChange) -> None:
-        """This change was dealt with. What was put for its path meanwhile becomes a change of its own.
+        """The change was dealt with. What was put for its path meanwhile becomes a change of its own.
 
         :raises KeyError: the change is not in flight.
         """
@@ -132,6 +138,11 @@ class ChangeQueue:
         """Whether this path is queued or in flight."""
         with self._lock:
             return path in self._unsettled or path in self._ready or path in self._in_flight
+
+    def in_flight(self) -> list[str]:
+        """The paths that were taken and are not done."""
+        with self._lock:
+            return list(self._in_flight)
 
     @property
     def pending(self) -> int:
@@ -168,43 +179,45 @@ class ChangeQueue:
 
     # All below: the lock is held.
 
-    def _new_change(self, *, settled: bool) -> _Unsettled:
+    def _new_change(self) -> _Unsettled:
         self._newest += 1
-        if settled:
-            return _Unsettled(self._newest, 0.0, 0.0)
-        last_due = self._clock() + self._settle_max_s
-        return _Unsettled(self._newest, last_due, float("inf"))
+        return _Unsettled(self._newest, self._clock() + self._settle_max_s)
 
-    def _put_off(self, change: _Unsettled, *, settled: bool, closed: bool) -> bool:
-        """Set when the change is due now that its path was put once more; True if sooner than before."""
+    def _skip_the_wait(self, path: str) -> int:
+        change = self._unsettled.pop(path, None)
+        if change is None:
+            self._newest += 1
+        sequence = self._newest if change is None else change.sequence
+        self._make_ready(path, sequence)
+        return sequence
+
+    def _put_off(self, change: _Unsettled, *, settled: bool, closed: bool) -> None:
+        """Set when the change is due now that its path was put once more."""
         wait = 0.0 if settled else min(_CLOSED_SETTLE_S, self._settle_s) if closed else self._settle_s
-        due = min(self._clock() + wait, change.last_due)
-        earlier = due < change.due
-        change.due = due
-        return earlier
+        change.due = min(self._clock() + wait, change.last_due)
 
     def _set_alarm(self, path: str, change: _Unsettled) -> None:
-        alarm = (change.due, path)
-        heapq.heappush(self._alarms, alarm)
-        if self._alarms[0] is alarm:
-            self._takers.notify()
+        change.alarm = change.due
+        heapq.heappush(self._alarms, (change.alarm, path))
+        if self._alarms[0][0] == change.alarm:
+            self._takers.notify_all()
 
     def _make_ready(self, path: str, sequence: int) -> None:
         self._ready[path] = sequence
-        self._takers.notify()
+        self._takers.notify_all()
 
     def _settle(self, now: float) -> None:
         """Make ready what is due. A path whose time was put off gets its next alarm only here."""
         while self._alarms and self._alarms[0][0] <= now:
-            _, path = heapq.heappop(self._alarms)
+            alarm, path = heapq.heappop(self._alarms)
             change = self._unsettled.get(path)
-            if change is None:
+            if change is None or change.alarm != alarm:
                 continue
             if change.due <= now:
                 del self._unsettled[path]
                 self._make_ready(path, change.sequence)
             else:
-                heapq.heappush(self._alarms, (change.due, path))
+                self._set_alarm(path, change)
 
     def _hand_out(self, limit: int) -> list[FileChange]:
         paths = [path for path, _ in zip(self._ready, range(limit), strict=False)]

@@ -315,6 +315,9 @@ class Store(Protocol):
     def get(self, ids: Sequence[str]) -> list[StoredPicture]:
         """The rows with these ids, vectors included; unknown ids are left out; order is free."""
 
+    def find_vector(self, content_hash: str) -> Vector | None:
+        """The vector of any row with this content; ``None`` if no row with it has one."""
+
     def scan(self, condition: Condition | None = None) -> Iterator[ImageRecord]:
         """Every record that meets the condition, in no particular order, read in batches."""
 

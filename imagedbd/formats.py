@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 
 PICTURE_SUFFIXES: frozenset[str] = frozenset(
-    (
-        ".jpg .jpeg .jpe .jfif .mpo .png .gif .webp .avif .tif .tiff .bmp .dib .jp2 .j2k .pbm .pgm .ppm .pnm"
-    ).split()
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+        *(".png", ".gif", ".webp", ".avif", ".jp2", ".j2k"),
+        *(".tif", ".tiff", ".bmp", ".dib"),
+        *(".pbm", ".pgm", ".ppm", ".pnm"),
+    }
 )
 """Suffixes, in lower case and with their dot, of the files that are worth opening."""
 

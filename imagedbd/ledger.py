@@ -11,13 +11,15 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imagedbd.datatypes import LedgerEntry, PictureState, Signature
 from imagedbd.errors import StoreError, StoreUnreadableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 SCHEMA_VERSION = 1
 
@@ -89,9 +91,7 @@ CREATE TABLE places (
 ) WITHOUT ROWID;
 """
 
-_ENTRY_COLUMNS = (
-    "path, device, inode, size, mtime_ns, ctime_ns, state, id, content_hash, attempts, reason"
-)
+_ENTRY_COLUMNS = "path, device, inode, size, mtime_ns, ctime_ns, state, id, content_hash, attempts, reason"
 
 _PUT = f"""
 INSERT INTO files (folder, {_ENTRY_COLUMNS}, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -128,11 +128,29 @@ UNION SELECT content_hash FROM kept_vectors WHERE size = :size
 
 
 @dataclass(frozen=True, slots=True)
+class KeptVector:
+    """The vector of a picture that was forgotten.
+
+    :param id: that the picture had.
+    :param vector: little-endian float32.
+    :param size: of the file, in bytes.
+    :param kept_until: POSIX time.
+    """
+
+    content_hash: str
+    model_key: str
+    id: str
+    vector: bytes
+    size: int
+    kept_until: float
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceIdentity:
     """Which file system lies at a root or at a mount point below one.
 
     :param device: ``st_dev``, which may change with a reboot or a cable.
-    :param file_system: ``f_fsid`` of ``statvfs``, which most file systems derive from their UUID; 0 if unknown.
+    :param file_system: ``f_fsid`` of ``statvfs``, for most file systems made of their UUID; 0 if unknown.
     """
 
     device: int
@@ -215,7 +233,7 @@ class Ledger:
                     *_signature_columns(signature),
                     now,
                 )
-                attempts[path] = connection.execute(_BEGIN, row).fetchone()[0]
+                attempts[path] = connection.execute(_BEGIN, row).fetchall()[0][0]
         return attempts
 
     def forget(self, paths: Iterable[str]) -> None:
@@ -263,7 +281,7 @@ class Ledger:
         return self._pages(condition, values)
 
     def folders_under(self, folder: str) -> Iterator[str]:
-        """This folder and those below it, where they hold known files directly; each once, in byte order."""
+        """Each folder, from this one downwards, that directly holds known files; in byte order."""
         low, high = _range_below(folder)
         own = _folder_key(folder)
         sql = (
@@ -282,13 +300,21 @@ class Ledger:
         """
         condition, values = "TRUE", []
         if folder is not None:
-            condition, values = "folder = ? OR (folder >= ? AND folder < ?)", [
-                _folder_key(folder),
-                *_range_below(folder),
-            ]
+            condition, values = (
+                "folder = ? OR (folder >= ? AND folder < ?)",
+                [
+                    _folder_key(folder),
+                    *_range_below(folder),
+                ],
+            )
         sql = f"SELECT state, sum(files) FROM folder_counts WHERE {condition} GROUP BY state"  # noqa: S608 - conditions of our own
         found = {PictureState(state): total for state, total in self._read(sql, values)}
         return {state: found.get(state, 0) for state in PictureState}
+
+    def holds_any(self, folder: str) -> bool:
+        """Whether any known file lies in this folder or below."""
+        sql = "SELECT 1 FROM files WHERE path > ? AND path < ? LIMIT 1"
+        return bool(self._read(sql, _range_below(folder)))
 
     def sample(self, folder: str, size: int) -> list[LedgerEntry]:
         """At most ``size`` entries in this folder and below, chosen at random."""
@@ -318,20 +344,11 @@ class Ledger:
 
     # Vectors of forgotten pictures.
 
-    def keep_vector(
-        self, content_hash: str, model_key: str, *, id: str, vector: bytes, size: int, kept_until: float
-    ) -> None:
-        """Keep a forgotten picture's vector, in case its content comes back.
-
-        :param vector: little-endian float32.
-        :param size: of the file, in bytes.
-        :param kept_until: POSIX time.
-        """
+    def keep_vectors(self, vectors: Iterable[KeptVector]) -> None:
+        """Keep the vectors of forgotten pictures, in case their content comes back."""
+        rows = [(v.content_hash, v.model_key, v.id, v.vector, v.size, v.kept_until) for v in vectors]
         with self._writing() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO kept_vectors VALUES (?, ?, ?, ?, ?, ?)",
-                (content_hash, model_key, id, vector, size, kept_until),
-            )
+            connection.executemany("INSERT OR REPLACE INTO kept_vectors VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def kept_vector(self, content_hash: str, model_key: str) -> tuple[str, bytes] | None:
         """The picture's former id and its vector (little-endian float32), if they are still kept."""
@@ -388,10 +405,10 @@ class Ledger:
         (version,) = self._writer.execute("PRAGMA user_version").fetchone()
         if version == SCHEMA_VERSION:
             return
-        if version != 0:
+        if version != 0 or self._writer.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
             raise StoreUnreadableError(
                 f"The ledger {self.file} has format {version}; this imagedbd reads format {SCHEMA_VERSION}."
-                " Use the imagedbd that wrote it, or run `imagedbd repair` to build it anew."
+                " Use the program that wrote it, or run `imagedbd repair` to build the ledger anew."
             )
         self._writer.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
@@ -412,7 +429,9 @@ class Ledger:
         with self._read_lock, self._errors_explained():
             return self._reader.execute(sql, values).fetchall()
 
-    def _pages(self, condition: str, values: Sequence[Any], limit: int | None = None) -> Iterator[LedgerEntry]:
+    def _pages(
+        self, condition: str, values: Sequence[Any], limit: int | None = None
+    ) -> Iterator[LedgerEntry]:
         sql = f"SELECT {_ENTRY_COLUMNS} FROM files WHERE path > ? AND {condition} ORDER BY path LIMIT ?"  # noqa: S608 - conditions of our own
         last, left = b"", limit
         while rows := self._read(sql, [last, *values, _PAGE if left is None else min(_PAGE, left)]):
@@ -465,7 +484,7 @@ def _folder_of(path: str) -> bytes:
 
 
 def _folder_key(folder: str) -> bytes:
-    """The folder's bytes as :func:`os.path.dirname` would give them: no slash at the end, but for the root."""
+    """The folder's bytes as :func:`os.path.dirname` gives them: no slash at the end, but for ``/``."""
     return os.fsencode(folder).rstrip(b"/") or b"/"
 
 

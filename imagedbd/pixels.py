@@ -12,13 +12,14 @@ the two orders give equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from imagedbd.datatypes import Pixels, Preprocess
@@ -27,7 +28,7 @@ Size = tuple[int, int]
 """Width and height in pixels, as Pillow orders them."""
 
 _DRAFT_FACTOR = 2
-_EXTREME_ASPECT = 32
+_EXTREME_ASPECT = 100
 _WHITE = (255, 255, 255)
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 
@@ -183,8 +184,8 @@ def _resize_and_crop(image: Image.Image, resized: Size, preprocess: Preprocess) 
 def _resize_centre_only(
     image: Image.Image, resized: Size, target: Size, resample: Image.Resampling
 ) -> Image.Image:
-    """Compute no more than what the crop keeps: a picture one pixel high would else be resized to gigabytes."""
-    left, top = ((have - want) // 2 for have, want in zip(resized, target, strict=True))
+    """Compute only what the crop keeps: a picture one pixel high would else be resized to gigabytes."""
+    left, top = _centred(resized, target)
     per_column, per_row = (have / want for have, want in zip(image.size, resized, strict=True))
     box = (
         left * per_column,
@@ -202,5 +203,10 @@ def _centre_crop_or_pad(image: Image.Image, target: Size, fill: int) -> Image.Im
         canvas = Image.new("RGB", (padded[0], padded[1]), (fill, fill, fill))
         canvas.paste(image, ((padded[0] - image.width) // 2, (padded[1] - image.height) // 2))
         image = canvas
-    left, top = (round((have - want) / 2) for have, want in zip(image.size, target, strict=True))
+    left, top = _centred(image.size, target)
     return image.crop((left, top, left + target[0], top + target[1]))
+
+
+def _centred(have: Size, want: Size) -> Size:
+    """Where a crop begins, rounded as torchvision does it: halves go to the even number."""
+    return round((have[0] - want[0]) / 2), round((have[1] - want[1]) / 2)

@@ -15,14 +15,19 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from imagedbd.datatypes import (
+    Compare,
     Hit,
+    Like,
     Match,
+    Near,
+    Or,
     PictureState,
     PictureTerm,
     Priority,
     PromptTerm,
     Query,
     SortOrder,
+    Under,
 )
 from imagedbd.errors import (
     EmbedderError,
@@ -32,13 +37,14 @@ from imagedbd.errors import (
     QueryPictureError,
     UsageError,
 )
+from imagedbd.expressions import all_of, date_span, parse
 from imagedbd.ranking import fuse
 from imagedbd.text import query_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from imagedbd.datatypes import Embedder, ImageRecord, Store, Vector
+    from imagedbd.datatypes import Condition, Embedder, ImageRecord, Store, Vector
     from imagedbd.decoder import Decoder
     from imagedbd.ledger import Ledger
 
@@ -126,9 +132,10 @@ class Searcher:
             if picture.vector is not None:
                 similarity[picture.record.id] = float(picture.vector @ vector)
         text_score = {match.record.id: match.score for match in worded}
+        rankings = [[match.record for match in ranking] for ranking in (similar, worded)]
         return [
-            Hit(match.record, 0, match.score, similarity.get(match.record.id), text_score.get(match.record.id))
-            for match in fuse([similar, worded])
+            Hit(record, 0, score, similarity.get(record.id), text_score.get(record.id))
+            for record, score in fuse(rankings)
         ]
 
     def _listing(self, query: Query) -> list[Hit]:
@@ -181,6 +188,47 @@ class Searcher:
             raise ModelUnavailableError(status.reason or f"The model {status.name} is still loading.")
         vector: Vector = self._embedder.embed_pictures([pixels], Priority.QUERY_PICTURE).result(EMBED_TIMEOUT_S)[0]
         return vector
+
+
+def conditions_of(
+    *,
+    where: str | None = None,
+    under: Sequence[str] = (),
+    after: str | None = None,
+    before: str | None = None,
+    camera: str | None = None,
+    near: tuple[float, float, float] | None = None,
+) -> Condition | None:
+    """One condition from all the ways to state one; ``None`` if nothing was asked.
+
+    :param where: an expression; see :mod:`imagedbd.expressions`.
+    :param under: folders, one of which the picture must lie in.
+    :param after: an ISO 8601 prefix: taken within that time or later.
+    :param before: an ISO 8601 prefix: taken before that time begins.
+    :param camera: words, each of which must be part of the camera's make or model.
+    :param near: latitude and longitude in degrees, and kilometres.
+    :raises UsageError: for an expression or a date that cannot be understood.
+    """
+    for date in (after, before):
+        if date is not None:
+            date_span(date)
+    folders = tuple(Under(os.path.normpath(folder)) for folder in under)
+    return all_of(
+        [
+            parse(where) if where is not None else None,
+            Or(folders) if folders else None,
+            Compare("taken_at", ">=", after) if after is not None else None,
+            Compare("taken_at", "<", before) if before is not None else None,
+            *(_made_by(word) for word in (camera or "").split()),
+            Near(*near) if near else None,
+        ]
+    )
+
+
+def _made_by(word: str) -> Condition:
+    literal = "".join(f"\\{c}" if c in "%_\\" else c for c in word)
+    fields = ("camera_make", "camera_model")
+    return Or(tuple(Like(field, f"%{literal}%", ignore_case=True) for field in fields))
 
 
 def _likeness_key(match: Match, own: set[str | None]) -> tuple[float, bool, bytes]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
 from imagedbd.demo.palette import RGB, jitter, mix
+
+if TYPE_CHECKING:
+    import random
 
 Land = Callable[["Canvas"], None]
 
@@ -58,8 +61,7 @@ class Canvas:
         crest = [
             (
                 self.width * index / 32,
-                self.height
-                * (top + swing * math.sin(shift + waves * 2 * math.pi * index / 32)),
+                self.height * (top + swing * math.sin(shift + waves * 2 * math.pi * index / 32)),
             )
             for index in range(33)
         ]
@@ -125,9 +127,7 @@ def _city(canvas: Canvas) -> None:
 def _tower(canvas: Canvas, left: float, top: float, width: float) -> None:
     """Paint one block of flats down to the street, its windows lit at night."""
     grey = canvas.rng.choice([(152, 156, 168), (172, 168, 166), (134, 142, 158)])
-    canvas.draw.rectangle(
-        (left, top, left + width, canvas.height), fill=canvas.lit(grey)
-    )
+    canvas.draw.rectangle((left, top, left + width, canvas.height), fill=canvas.lit(grey))
     pane = (236, 214, 140) if canvas.time == "night" else canvas.lit((204, 212, 224))
     step = canvas.height * 0.045
     for row in range(int((0.76 * canvas.height - top) / step)):
@@ -135,9 +135,7 @@ def _tower(canvas: Canvas, left: float, top: float, width: float) -> None:
             if canvas.rng.random() < 0.6:
                 x = left + width * (0.16 + 0.26 * column)
                 y = top + step * (row + 0.35)
-                canvas.draw.rectangle(
-                    (x, y, x + width * 0.14, y + step * 0.5), fill=pane
-                )
+                canvas.draw.rectangle((x, y, x + width * 0.14, y + step * 0.5), fill=pane)
 
 
 def _forest(canvas: Canvas) -> None:
@@ -200,9 +198,7 @@ LANDS: dict[str, Land] = {
 }
 
 
-def backdrop(
-    size: tuple[int, int], time: str, land: str, rng: random.Random
-) -> Image.Image:
+def backdrop(size: tuple[int, int], time: str, land: str, rng: random.Random) -> Image.Image:
     """Return an RGB picture of the landscape at that time of day, without a subject."""
     canvas = Canvas(size, time, rng)
     LANDS[land](canvas)

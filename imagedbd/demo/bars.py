@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from imagedbd.demo.captions import prompt, with_article
 from imagedbd.demo.palette import COLOURS
 from imagedbd.demo.scenes import Scene, draw, random_scene
 from imagedbd.demo.subjects import SUBJECTS
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Encode = Callable[[Tensor], Tensor]
 
@@ -42,11 +45,7 @@ class Bars:
 
 def all_prompts() -> list[str]:
     """Return the canonical prompt of every subject in every colour."""
-    return [
-        with_article(f"{colour} {subject}")
-        for subject in SUBJECTS
-        for colour in COLOURS
-    ]
+    return [with_article(f"{colour} {subject}") for subject in SUBJECTS for colour in COLOURS]
 
 
 def unseen_scenes(count: int, seed: int) -> list[Scene]:
@@ -80,9 +79,9 @@ def measure(
     row_of = {text: row for row, text in enumerate(prompts)}
     own = torch.tensor([row_of[prompt(scene)] for scene in scenes])
     with torch.inference_mode():
-        images = torch.cat([encode_image(batch) for batch in pictures.split(_BATCH)])
+        images = torch.cat([encode_image(batch) for batch in torch.split(pictures, _BATCH)])
         likeness = images @ encode_text(tokenizer(prompts)).T
-    searched = own.unique()
+    searched: Tensor = torch.unique(own)
     found = own[likeness[:, searched].argmax(dim=0)]
     return Bars(
         own_prompt_first=(likeness.argmax(dim=1) == own).float().mean().item(),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from imagedbd.demo.scenes import Scene
+if TYPE_CHECKING:
+    import random
+
+    from imagedbd.demo.scenes import Scene
 
 # The attributes of a scene that words can mention, in the order of a mention's key.
 FACETS = ("subject", "colour", "time", "background", "position")
@@ -69,6 +72,11 @@ def caption(scene: Scene, rng: random.Random) -> str:
     return describe(scene, rng).text
 
 
+def sentence(scene: Scene, rng: random.Random) -> str:
+    """Return the kind of caption that people store with a picture: "A red car at night"."""
+    return " ".join([prompt(scene), *_tails(scene, rng).values()]).capitalize()
+
+
 def describe(scene: Scene, rng: random.Random) -> Caption:
     """Return a random caption of the scene together with what it mentions."""
     if rng.random() < _CANONICAL_SHARE:
@@ -77,9 +85,7 @@ def describe(scene: Scene, rng: random.Random) -> Caption:
         return _mood(scene, rng)
     words, facets = _subject_words(scene, rng)
     tails = _tails(scene, rng)
-    return Caption(
-        " ".join([words, *tails.values()]), frozenset({*facets, *tails.keys()})
-    )
+    return Caption(" ".join([words, *tails.values()]), frozenset({*facets, *tails.keys()}))
 
 
 def with_article(words: str) -> str:

@@ -6,36 +6,28 @@ The unit box runs from -1 to 1 on both axes, x to the right and y downwards, as 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Point = tuple[float, float]
 Outline = list[Point]
 
 
 def arc(
-    centre: Point,
-    radius_x: float,
-    radius_y: float,
-    start: float,
-    end: float,
-    points: int = 24,
+    centre: Point, radius_x: float, radius_y: float, start: float, end: float, *, points: int = 24
 ) -> Outline:
     """Return an open elliptical arc; angles in degrees, clockwise from 3 o'clock."""
-    angles = [
-        math.radians(start + (end - start) * index / (points - 1))
-        for index in range(points)
-    ]
+    angles = [math.radians(start + (end - start) * index / (points - 1)) for index in range(points)]
     return [
-        (centre[0] + radius_x * math.cos(angle), centre[1] + radius_y * math.sin(angle))
-        for angle in angles
+        (centre[0] + radius_x * math.cos(angle), centre[1] + radius_y * math.sin(angle)) for angle in angles
     ]
 
 
-def ellipse(
-    x: float, y: float, radius_x: float, radius_y: float, tilt: float = 0.0
-) -> Outline:
+def ellipse(x: float, y: float, radius_x: float, radius_y: float, tilt: float = 0.0) -> Outline:
     """Return a closed ellipse around ``(x, y)``, turned clockwise by ``tilt`` degrees."""
-    flat = arc((0.0, 0.0), radius_x, radius_y, 0, 360, 41)[:-1]
+    flat = arc((0.0, 0.0), radius_x, radius_y, 0, 360, points=41)[:-1]
     return moved(turned(flat, tilt), x, y)
 
 
@@ -49,9 +41,7 @@ def box(left: float, top: float, right: float, bottom: float) -> Outline:
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
-def rounded_box(
-    left: float, top: float, right: float, bottom: float, radius: float
-) -> Outline:
+def rounded_box(left: float, top: float, right: float, bottom: float, radius: float) -> Outline:
     """Return an upright rectangle with round corners."""
     corners = [
         ((right - radius, top + radius), -90),
@@ -62,7 +52,7 @@ def rounded_box(
     return [
         point
         for centre, start in corners
-        for point in arc(centre, radius, radius, start, start + 90, 6)
+        for point in arc(centre, radius, radius, start, start + 90, points=6)
     ]
 
 
@@ -82,12 +72,7 @@ def heart() -> Outline:
     for index in range(48):
         angle = 2 * math.pi * index / 48
         x = 16 * math.sin(angle) ** 3
-        y = (
-            13 * math.cos(angle)
-            - 5 * math.cos(2 * angle)
-            - 2 * math.cos(3 * angle)
-            - math.cos(4 * angle)
-        )
+        y = 13 * math.cos(angle) - 5 * math.cos(2 * angle) - 2 * math.cos(3 * angle) - math.cos(4 * angle)
         outline.append((x / 17, -(y + 2.5) / 16.5))
     return outline
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
 
 RGB = tuple[int, int, int]
 
@@ -58,17 +61,13 @@ class Palette:
 
 def mix(first: RGB, second: RGB, share: float) -> RGB:
     """Return ``first`` moved towards ``second`` by ``share`` (0 to 1)."""
-    red, green, blue = (
-        round(a + (b - a) * share) for a, b in zip(first, second, strict=True)
-    )
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 def jitter(colour: RGB, spread: int, rng: random.Random) -> RGB:
     """Return ``colour`` with each channel moved by at most ``spread`` levels."""
-    red, green, blue = (
-        min(255, max(0, channel + rng.randint(-spread, spread))) for channel in colour
-    )
+    red, green, blue = (min(255, max(0, channel + rng.randint(-spread, spread))) for channel in colour)
     return red, green, blue
 
 

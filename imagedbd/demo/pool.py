@@ -8,15 +8,18 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from imagedbd.demo.captions import FACETS
 from imagedbd.demo.scenes import Scene, draw, random_scene
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Preprocess = Callable[[Image.Image], Tensor]
 

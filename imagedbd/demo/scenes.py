@@ -23,8 +23,8 @@ POSITIONS: dict[str, tuple[float, float]] = {
 
 # Pillow's own anti-aliasing stops at filled areas, so pictures are drawn larger and reduced.
 _SUPERSAMPLING = 2
-# The half side of a subject's unit box as a share of the picture's shorter side. A turned
-# subject at the largest scale still ends within the central square that OpenCLIP crops to.
+# The half side of a subject's unit box as a share of the picture's shorter side: even a large subject
+# that leans to one side and is turned stays in the central square that OpenCLIP crops to.
 _HALF_SIDES = (0.24, 0.37)
 _EDGE = 0.46
 _MAX_TURN = 12.0
@@ -67,9 +67,7 @@ def draw(scene: Scene, size: tuple[int, int]) -> Image.Image:
     return picture.reduce(_SUPERSAMPLING)
 
 
-def _placement(
-    position: str, size: tuple[int, int], rng: random.Random
-) -> Placement:
+def _placement(position: str, size: tuple[int, int], rng: random.Random) -> Placement:
     """Return a random place for the subject within the central square of the picture."""
     side = min(size)
     half_side = rng.uniform(*_HALF_SIDES)

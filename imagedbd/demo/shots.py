@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from fractions import Fraction
 
     from imagedbd.demo.cameras import Camera, Lens
     from imagedbd.demo.scenes import Scene

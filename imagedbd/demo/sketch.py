@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from PIL import ImageDraw
-
-from imagedbd.demo.outlines import Outline, Point
 from imagedbd.demo.palette import RGB, Palette, Tone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL import ImageDraw
+
+    from imagedbd.demo.outlines import Outline, Point
 
 _INK_WIDTH = 0.035
 _HALO_WIDTH = 0.075
@@ -73,9 +77,7 @@ class Sketch:
         """Add lines without a contour, for details inside the subject."""
         self.parts.append(Part((), lines, width, tone, outlined=False))
 
-    def paint(
-        self, draw: ImageDraw.ImageDraw, palette: Palette, placement: Placement
-    ) -> None:
+    def paint(self, draw: ImageDraw.ImageDraw, palette: Palette, placement: Placement) -> None:
         """Paint the sketch: first a halo around all of it, then part by part."""
         for part in self.parts:
             if part.outlined:
@@ -104,9 +106,7 @@ def _spread(
         _stroke(draw, placement.map(line), (part.width + 2 * margin) * unit, colour)
 
 
-def _stroke(
-    draw: ImageDraw.ImageDraw, points: Outline, width: float, colour: RGB
-) -> None:
+def _stroke(draw: ImageDraw.ImageDraw, points: Outline, width: float, colour: RGB) -> None:
     """Draw a polyline of ``width`` pixels with round ends and round sharp corners."""
     draw.line(points, fill=colour, width=max(1, round(width)))
     # Pillow's ellipses include their far edge, which makes them one pixel wider than lines.

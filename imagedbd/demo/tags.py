@@ -52,10 +52,8 @@ def exif(shot: Shot) -> Image.Exif:
     return block
 
 
-def xmp(shot: Shot) -> bytes | None:
-    """The XMP packet with the shot's keywords and rating, if it has keywords."""
-    if not shot.keywords:
-        return None
+def xmp(shot: Shot) -> bytes:
+    """The XMP packet with the shot's keywords and, if it has one, its rating."""
     keywords = "\n".join(f"     <rdf:li>{escape(keyword)}</rdf:li>" for keyword in shot.keywords)
     rating = "" if shot.rating is None else f'\n    xmp:Rating="{shot.rating}"'
     return _XMP.format(rating=rating, keywords=keywords).encode()

@@ -1,0 +1,262 @@
+"""What ``imagedb doctor`` looks at. Each check yields findings and never raises for what it finds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from imagedbd import __version__
+from imagedbd.cli.output import byte_size, count, home_path
+from imagedbd.errors import ConfigError, DaemonNotRunningError, ImagedbError
+
+if TYPE_CHECKING:
+    from imagedbd.cli.target import Target
+    from imagedbd.config import Settings
+
+LOW_SPACE: Final = 1_000_000_000
+"""Bytes free below which an index may run out of room soon."""
+COUNTING_S: Final = 5.0
+"""Seconds that counting folders may take."""
+PACKAGES: Final = ("torch", "torchvision", "open_clip_torch", "lancedb", "pillow", "watchdog", "fastapi", "uvicorn")
+FORMATS: Final = {"jpg": "JPEG", "zlib": "PNG", "libtiff": "TIFF", "webp": "WebP", "avif": "AVIF", "jpg_2000": "JPEG 2000"}
+WATCH_LIMIT: Final = "/proc/sys/fs/inotify/max_user_watches"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """:param level: a note is worth knowing; a problem keeps something from working."""
+
+    check: str
+    level: Literal["ok", "note", "problem"]
+    finding: str
+    fix: str | None = None
+
+    def public(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine(target: Target) -> Iterator[Finding]:
+    """All findings, from the ground up. Without valid settings there is nothing to look at beyond them."""
+    yield from _programs()
+    yield from _formats()
+    try:
+        settings = target.settings
+    except ConfigError as error:
+        yield Finding("settings", "problem", error.message, "Edit the file; `imagedbd check-config` checks it.")
+        return
+    yield _settings(settings)
+    status, answer = _ask(target)
+    yield from _data_folder(settings if status is None else _as_running(settings, status))
+    yield from _socket(settings)
+    yield answer
+    yield _model(settings, status)
+    roots = settings.roots if status is None else [str(root["path"]) for root in status["roots"]]
+    yield from _roots(roots, status)
+    yield from _watches(roots)
+
+
+def _programs() -> Iterator[Finding]:
+    yield Finding("python", "ok", f"Python {sys.version.split()[0]}, imagedbd {__version__}")
+    versions = {name: _version(name) for name in PACKAGES}
+    missing = [name for name, version in versions.items() if version is None]
+    if missing:
+        yield Finding(
+            "packages", "problem", f"Not installed: {', '.join(missing)}.",
+            f"{sys.executable} -m pip install {' '.join(missing)}",
+        )  # fmt: skip
+    found = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    yield Finding("packages", "ok", found)
+    if _build(versions["torch"]) != _build(versions["torchvision"]):
+        yield Finding(
+            "packages", "problem",
+            f"torch {versions['torch']} and torchvision {versions['torchvision']} are of different builds.",
+            "Install both from the same index: `pip install --force-reinstall torch torchvision`.",
+        )  # fmt: skip
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _build(version: str | None) -> str:
+    # "+cpu" beside a build without a suffix fails on import: the two are compiled against each other.
+    return version.partition("+")[2] if version else ""
+
+
+def _formats() -> Iterator[Finding]:
+    try:
+        from PIL import features
+    except ImportError as error:
+        yield Finding("formats", "problem", f"Pillow cannot be imported: {error}.", "pip install --force-reinstall pillow")
+        return
+    there = {name: bool(features.check(key)) for key, name in FORMATS.items()}
+    absent = [name for name, has in there.items() if not has]
+    readable = ", ".join(name for name, has in there.items() if has)
+    if not absent:
+        yield Finding("formats", "ok", f"Pillow reads {readable}, GIF, BMP and PNM.")
+        return
+    yield Finding(
+        "formats", "note", f"This build of Pillow reads {readable}, but not {', '.join(absent)}.",
+        "The wheels on PyPI have them all: pip install --force-reinstall --only-binary :all: pillow",
+    )  # fmt: skip
+
+
+def _settings(settings: Settings) -> Finding:
+    file = home_path(settings.config_file)
+    if not os.path.exists(settings.config_file):
+        return Finding("settings", "ok", f"{file} is not there, so everything is as by default.")
+    return Finding("settings", "ok", f"{file} is valid.")
+
+
+def _ask(target: Target) -> tuple[dict[str, Any] | None, Finding]:
+    try:
+        status = target.client.status()
+    except DaemonNotRunningError as error:
+        return None, Finding("daemon", "problem", error.message, "imagedbd run")
+    except ImagedbError as error:
+        return None, Finding("daemon", "problem", error.message, "Stop the daemon and start it again.")
+    if status.get("version") != __version__:
+        said = f"It answers, and is version {status.get('version')}; this command is {__version__}."
+        return status, Finding("daemon", "problem", said, "Stop the daemon and start it again.")
+    if status.get("state") == "blocked":
+        return status, Finding("daemon", "problem", str(status.get("doing")), "Make room or repair the disk.")
+    return status, Finding("daemon", "ok", f"It answers, as process {status.get('pid')}: {status.get('doing')}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """The settings of a daemon that runs, where they may differ from what this command would find."""
+
+    data_dir: str
+    store: str
+
+
+def _as_running(settings: Settings, status: dict[str, Any]) -> _Running:
+    return _Running(str(status.get("data_dir") or settings.data_dir), str(status["store"]["kind"]))
+
+
+def _data_folder(settings: Settings | _Running) -> Iterator[Finding]:
+    folder, shown = settings.data_dir, home_path(settings.data_dir)
+    if not os.path.isdir(folder):
+        yield Finding("data", "note", f"{shown} is not there yet.", "The daemon makes it at its first start.")
+        folder = _nearest_folder(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        yield Finding(
+            "data", "problem", f"{home_path(folder)} cannot be written to.",
+            f"chown $USER {folder!r}, or name another folder with data_dir.",
+        )  # fmt: skip
+        return
+    free = shutil.disk_usage(folder).free
+    said = f"{byte_size(free)} free at {home_path(folder)}."
+    if free < LOW_SPACE:
+        yield Finding("data", "problem", said, "Make room, or move the data folder with data_dir.")
+    else:
+        yield Finding("data", "ok", said)
+    yield from _index_files(settings)
+
+
+def _nearest_folder(path: str) -> str:
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _index_files(settings: Settings | _Running) -> Iterator[Finding]:
+    parts = {
+        "ledger": os.path.join(settings.data_dir, "ledger.sqlite3"),
+        "store": os.path.join(settings.data_dir, settings.store),
+    }
+    there = {name for name, path in parts.items() if os.path.exists(path)}
+    if there == set(parts):
+        yield Finding("index", "ok", f"The ledger and the {settings.store} store are there.")
+    elif there:
+        lost = next(iter(set(parts) - there))
+        yield Finding("index", "note", f"The {lost} is not there.", "The daemon builds it anew when it starts.")
+    else:
+        yield Finding("index", "note", "There is no index yet.", "`imagedbd run` makes it.")
+
+
+def _socket(settings: Settings) -> Iterator[Finding]:
+    folder = os.path.dirname(settings.socket)
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return  # whether somebody answers is the next finding
+    if found.st_uid != os.geteuid():
+        yield Finding(
+            "socket", "problem", f"{home_path(folder)} belongs to another user.", "Name another place with --socket."
+        )
+    elif stat.S_IMODE(found.st_mode) & 0o077:
+        yield Finding(
+            "socket", "note", f"Other users can look into {home_path(folder)} (the daemon refuses them all the same).",
+            f"chmod 700 {folder!r}",
+        )  # fmt: skip
+    else:
+        yield Finding("socket", "ok", f"{home_path(settings.socket)} is private.")
+
+
+def _model(settings: Settings, status: dict[str, Any] | None) -> Finding:
+    if status is None:
+        return Finding("model", "note", f"{settings.model} is in the settings; the daemon would know more.")
+    model = status["model"]
+    if model["state"] == "unavailable":
+        ways = " or ".join(model.get("help") or ["imagedb model pull"])
+        return Finding("model", "problem", f"{model['name']}: {model.get('reason')}", ways)
+    return Finding("model", "ok", f"{model['name']} is {model['state']}.")
+
+
+def _roots(roots: Sequence[str], status: dict[str, Any] | None) -> Iterator[Finding]:
+    if not roots:
+        yield Finding("folders", "problem", "No folder is watched.", "imagedb root add DIR")
+    states = {root["path"]: root for root in status["roots"]} if status else {}
+    for root in roots:
+        yield _root(root, states.get(root))
+
+
+def _root(root: str, known: dict[str, Any] | None) -> Finding:
+    shown = home_path(root)
+    if not os.path.isdir(root):
+        fix = "Mount or plug it in; its pictures stay in the index. Or: imagedb root remove DIR"
+        return Finding("folders", "problem", f"{shown} is not there.", fix)
+    if not os.access(root, os.R_OK | os.X_OK):
+        return Finding("folders", "problem", f"{shown} cannot be read.", f"chmod u+rx {root!r}")
+    if known and known["state"] in {"offline", "degraded"}:
+        fix = "`imagedb scan` looks again; `imagedb why FOLDER` says more."
+        return Finding("folders", "problem", f"{shown} is {known['state']}: {known.get('reason')}", fix)
+    return Finding("folders", "ok", f"{shown} can be read.")
+
+
+def _watches(roots: Sequence[str]) -> Iterator[Finding]:
+    try:
+        with open(WATCH_LIMIT, encoding="ascii") as file:
+            limit = int(file.read())
+    except (OSError, ValueError):
+        return  # no inotify here, so no limit either
+    folders, whole = _count_folders(roots, limit, time.monotonic)
+    said = f"{count(folders, 'folder')}{'' if whole else ' or more'}, and {limit:,} can be watched by a user."
+    if folders >= limit:
+        fix = f"echo fs.inotify.max_user_watches={max(524_288, 4 * limit)} | sudo tee /etc/sysctl.d/60-inotify.conf && sudo sysctl --system"
+        yield Finding("watches", "problem", said, fix)
+    else:
+        yield Finding("watches", "ok", said)
+
+
+def _count_folders(roots: Sequence[str], enough: int, clock: Callable[[], float]) -> tuple[int, bool]:
+    """How many folders there are, and whether all were counted in the time that a user would wait."""
+    deadline, number = clock() + COUNTING_S, 0
+    for root in roots:
+        for _ in os.walk(root):
+            number += 1
+            if number > enough or clock() > deadline:
+                return number, False
+    return number, True

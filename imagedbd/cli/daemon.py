@@ -1,0 +1,121 @@
+"""``imagedbd``: the daemon itself, in the foreground."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from imagedbd import __version__
+from imagedbd.cli import entry, output
+
+app = typer.Typer(
+    name="imagedbd",
+    help="Keep a searchable index of picture folders. `imagedb` asks it.",
+    epilog=entry.examples("imagedbd run --root ~/Pictures", "imagedbd check-config"),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[
+    str | None, typer.Option("--config", metavar="FILE", help="Settings file. Also IMAGEDBD_CONFIG.")
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"imagedbd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What all commands have in common."""
+
+
+@app.command(
+    epilog=entry.examples(
+        "imagedbd run --root ~/Pictures",
+        "imagedbd run --root ~/Pictures --model demo --no-pull",
+        "imagedbd run --store lance --device cuda --dtype bf16",
+    )
+)
+def run(
+    roots: Annotated[
+        list[str] | None,
+        typer.Option("--root", metavar="DIR", help="A folder to watch, beside those in the settings. Repeatable."),
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="lance|faiss", help="Which store holds the index.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="SPEC", help="ARCHITECTURE/TAG, hf-hub:OWNER/NAME, local-dir:DIR or demo."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu or mps.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", metavar="NAME", help="auto, fp32, bf16 or fp16: of the weights.")
+    ] = None,
+    data_dir: Annotated[
+        str | None, typer.Option("--data-dir", metavar="DIR", help="Where the index is kept. Also IMAGEDBD_DATA_DIR.")
+    ] = None,
+    socket: Annotated[
+        str | None, typer.Option("--socket", metavar="FILE", help="Where to answer. Also IMAGEDBD_SOCKET.")
+    ] = None,
+    config: ConfigFile = None,
+    pull: Annotated[
+        bool | None,
+        typer.Option(
+            "--pull/--no-pull",
+            help="Download missing weights first, or never. By default: on a terminal only.",
+            show_default=False,
+        ),
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+    ] = None,
+) -> int:
+    """Watch the folders, index them and answer, until a signal says stop.
+
+    An option counts for this run, over what settings file and environment say.
+    """
+    from imagedbd.config import load_settings
+
+    flags: dict[str, Any] = {
+        "roots": roots,
+        "store": store,
+        "model": model,
+        "device": device,
+        "dtype": dtype,
+        "data_dir": data_dir,
+        "socket": socket,
+        "config_file": config,
+        "log_level": log_level,
+    }
+    load_settings(flags)  # a fault in the settings is told before the imports that take seconds
+    from imagedbd import daemon
+
+    return daemon.run(lambda: load_settings(flags), pull=pull)
+
+
+@app.command("check-config", epilog=entry.examples("imagedbd check-config", "imagedbd check-config --config my.toml"))
+def check_config(config: ConfigFile = None) -> None:
+    """Say whether the settings are valid; exit code 78 if they are not."""
+    from imagedbd.config import load_settings
+
+    settings = load_settings({"config_file": config})
+    output.say(f"{output.short_path(settings.config_file)}: ok")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``imagedbd``; the exit code is returned."""
+    return entry.run(entry.command_of(app), "imagedbd", arguments)

@@ -1,0 +1,68 @@
+"""``imagedb``: the companion of the daemon, one request a command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imagedbd import __version__
+from imagedbd.cli import demo, doctor, entry, models, roots, searching, watching
+from imagedbd.cli.target import ConfigOption, DataDirOption, SocketOption
+
+if TYPE_CHECKING:
+    from typer.core import TyperGroup
+
+app = typer.Typer(
+    name="imagedb",
+    help="Search your pictures, by what they show and by what is known of them.",
+    epilog=entry.examples(
+        "imagedb search 'a red car'",
+        "imagedb search --text Nikon --where 'iso >= 800'",
+        "imagedb status --watch",
+    ),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (searching, watching, roots, models, doctor, demo):
+    app.add_typer(group.app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"imagedb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    socket: SocketOption = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What all commands have in common; the options' own callbacks have done it all."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``imagedb``; the exit code is returned."""
+    return entry.run(_command(), "imagedb", arguments)
+
+
+def _command() -> TyperGroup:
+    command = entry.command_of(app)
+    target_options = [p for p in command.params if p.name in {"config", "data_dir", "socket"}]
+    _accept_everywhere(command, target_options)
+    return command
+
+
+def _accept_everywhere(group: TyperGroup, parameters: Sequence[Any]) -> None:
+    """Let options stand after a command's name too, where a hand types them."""
+    for command in group.commands.values():
+        command.params.extend(parameters)
+        if hasattr(command, "commands"):
+            _accept_everywhere(command, parameters)

@@ -1,0 +1,154 @@
+"""``imagedb model``: which models there are, and getting their weights.
+
+Only a child process imports OpenCLIP; it says what it knows in JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from imagedbd.cli import flags, output, tables
+from imagedbd.cli.entry import examples
+from imagedbd.cli.output import Form
+from imagedbd.cli.target import Target, target_of
+from imagedbd.errors import (
+    ConfigError,
+    DaemonNotRunningError,
+    EmbedderError,
+    ImagedbError,
+    ModelUnavailableError,
+    NothingMatchedError,
+    UsageError,
+)
+
+app = typer.Typer(
+    name="model",
+    help="List the models that can be used, and download their weights.",
+    epilog=examples("imagedb model list --filter B-16", "imagedb model pull"),
+    no_args_is_help=True,
+)
+
+
+@app.command("list", epilog=examples("imagedb model list", "imagedb model list --filter ViT-B-16 --json"))
+def list_models(
+    context: typer.Context,
+    wanted: Annotated[
+        str, typer.Option("--filter", metavar="TEXT", help="Only models with this in their name, in any case.")
+    ] = "",
+    as_json: flags.RowsAsJson = False,
+) -> None:
+    """List every model, and whether its weights are on this machine."""
+    with _busy("Asking OpenCLIP…"):
+        known = _child_json("list")
+    models = [model for model in known if wanted.casefold() in model["spec"].casefold()]
+    if as_json:
+        output.write_rows(models, Form.JSON)
+    if not models:
+        raise NothingMatchedError(f"No model has {wanted!r} in its name.")
+    if not as_json:
+        _print_models(models, target_of(context).settings.model)
+
+
+@app.command(
+    epilog=examples(
+        "imagedb model pull",
+        "imagedb model pull ViT-B-16/laion2b_s34b_b88k",
+        "imagedb model pull hf-hub:timm/ViT-B-16-SigLIP2-256",
+    )
+)
+def pull(
+    context: typer.Context,
+    spec: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SPEC", help="As `imagedb model list` prints it. The model in the settings if left out."
+        ),
+    ] = None,
+) -> None:
+    """Download a model's weights, and see that they load."""
+    target = target_of(context)
+    model = target.settings.model if spec is None else _checked(spec)
+    output.say(f"Getting {output.printable(model)}.")
+    info = _pull(model)
+    output.say(f"{output.printable(info['spec'])} is on this machine; its vectors have {info['dimension']} numbers.")
+    _tell_daemon(target, model)
+
+
+def _print_models(models: list[dict[str, Any]], configured: str) -> None:
+    columns = [tables.Column("model"), tables.Column("here"), tables.Column("", room=60)]
+    rows = [
+        [
+            output.printable(model["spec"]),
+            "yes" if model["local"] else "",
+            "in the settings" if model["spec"] == configured else "",
+        ]
+        for model in models
+    ]
+    tables.print_table(columns, rows)
+
+
+def _checked(spec: str) -> str:
+    """The spec as settings would hold it; here a fault in it is a fault of the command line."""
+    from imagedbd.config import load_settings
+
+    try:
+        return load_settings({"model": spec}, environ={}).model
+    except ConfigError as error:
+        raise UsageError(error.message.removeprefix("--model: model: ")) from error
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "imagedbd.embedder_worker", *arguments]
+
+
+def _child_json(*arguments: str) -> Any:
+    done = subprocess.run(_command(*arguments), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise EmbedderError(f"OpenCLIP cannot be asked: {_last_line(done.stderr) or 'it said nothing'}")
+    return json.loads(done.stdout)
+
+
+def _pull(model: str) -> dict[str, Any]:
+    from imagedbd.cli.pulling import run_showing_progress
+
+    done = run_showing_progress(_command("pull", model))
+    if done.code != 0:
+        reason = _last_line(done.words) or f"its process ended with code {done.code}"
+        raise ModelUnavailableError(f"{model} cannot be had: {reason}")
+    info: dict[str, Any] = json.loads(done.data)
+    return info
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+def _tell_daemon(target: Target, model: str) -> None:
+    try:
+        status = target.client.status()
+    except DaemonNotRunningError:
+        output.say("The daemon is not running: it finds the model when it starts.")
+        return
+    if status["model"]["name"] != model:
+        output.say(f"The daemon works with {output.printable(status['model']['name'])} and goes on with it.")
+        return
+    try:
+        with _busy("The daemon is loading it…"):
+            target.client.load_model()
+    except ImagedbError as error:
+        raise ModelUnavailableError(f"The weights are here, but the daemon cannot load them: {error.message}") from error
+    output.say("The daemon has it loaded.")
+
+
+def _busy(words: str) -> contextlib.AbstractContextManager[Any]:
+    """Something to look at on a terminal while there is nothing to measure."""
+    if not sys.stderr.isatty():
+        return contextlib.nullcontext()
+    return output.console(sys.stderr).status(words)

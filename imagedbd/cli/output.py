@@ -1,0 +1,200 @@
+"""How answers are written: data on standard output, words on standard error.
+
+Names may hold any byte but NUL and ``/``. JSON carries odd bytes as ``\\udcXX`` escapes, ``--paths`` and
+``-0`` write them as they are, and everything meant for eyes goes through :func:`printable`.
+"""
+
+from __future__ import annotations
+
+import enum
+import io
+import json
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from imagedbd.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories that would steer a terminal, reorder text or break a line."""
+_JOINERS: Final = frozenset("\u200c\u200d")
+"""Format characters that belong to ordinary words and emoji."""
+_UNBOUNDED: Final = 100_000
+"""Columns of an output that nobody folds."""
+
+
+class Form(enum.Enum):
+    """The shapes in which a list of pictures can be written."""
+
+    TABLE = "table"
+    JSON = "--json"
+    JSONL = "--jsonl"
+    PATHS = "--paths"
+    NUL = "-0"
+
+
+def chosen_form(*, as_json: bool, jsonl: bool, paths: bool, nul: bool) -> Form:
+    """The one form that was asked for.
+
+    :raises UsageError: if there is more than one.
+    """
+    flags = {Form.JSON: as_json, Form.JSONL: jsonl, Form.PATHS: paths, Form.NUL: nul}
+    asked = [form for form, wanted in flags.items() if wanted]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(form.value for form in asked)} exclude each other: give one.")
+    return asked[0] if asked else Form.TABLE
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], form: Form) -> None:
+    """Write rows in any form but a table, each as soon as it is there."""
+    if form is Form.JSON:
+        _write_array(rows)
+    elif form is Form.JSONL:
+        for row in rows:
+            write(_ascii(row) + "\n")
+    else:
+        end = b"\0" if form is Form.NUL else b"\n"
+        for row in rows:
+            _write_bytes(os.fsencode(row["path"]) + end)
+
+
+def write_json(value: Any) -> None:
+    """Write one value over several lines."""
+    write(json.dumps(value, indent=2) + "\n")
+
+
+def write(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def say(words: str) -> None:
+    """Words for the user, on standard error."""
+    sys.stderr.write(words + "\n")
+    sys.stderr.flush()
+
+
+def note(words: str) -> None:
+    """A remark that a user should see beside a result."""
+    say(f"imagedb: {words}")
+
+
+def printable(text: str) -> str:
+    """The text on one line, with everything escaped that a terminal would act on rather than show.
+
+    A byte that is not UTF-8 is written ``\\xff``, a line feed ``\\n``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def short_path(path: str) -> str:
+    """A path as eyes like it: from the working folder or from ``~`` where that is shorter; printable."""
+    return min(home_path(path), printable(_below(path, _working_folder(), "")), key=len)
+
+
+def home_path(path: str) -> str:
+    """A path that means the same wherever one stands, ``~`` at most; printable."""
+    return printable(_below(path, os.path.expanduser("~"), "~/"))
+
+
+def console(stream: IO[str] | None = None) -> Console:
+    """A console that prints text as it is, in colour on a terminal only.
+
+    What goes into a pipe or a file is never folded, unless ``COLUMNS`` asks for it.
+    """
+    from rich.console import Console
+
+    stream = sys.stdout if stream is None else stream
+    width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else _UNBOUNDED
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def show(view: RenderableType) -> None:
+    """Print something of rich on standard output, without the blanks that fill its lines."""
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(view)
+    write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def columns_of_errors() -> int:
+    """How wide words on standard error may be."""
+    return max(20, shutil.get_terminal_size().columns)
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """``1 picture``, ``1,204 pictures``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def byte_size(size: float) -> str:
+    """``512 B``, ``1.2 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """``12 s``, ``4 min``, ``3 h 20 min``, ``2 d 4 h``."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def show_anything() -> None:
+    """Let no text fail to print for want of a character in the output's encoding."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _write_array(rows: Iterable[Mapping[str, Any]]) -> None:
+    # An object a line: as quick to stream as JSON lines, and still one document.
+    separator = "["
+    for row in rows:
+        write(f"{separator}\n  {_ascii(row)}")
+        separator = ","
+    write("[]\n" if separator == "[" else "\n]\n")
+
+
+def _ascii(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=True)
+
+
+def _write_bytes(data: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+
+
+def _escaped(character: str) -> str:
+    if character in _JOINERS or unicodedata.category(character) not in _UNSAFE:
+        return character
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def _below(path: str, folder: str, sign: str) -> str:
+    start = folder.rstrip("/") + "/"
+    return sign + path[len(start) :] if len(start) > 1 and path.startswith(start) else path
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted under us
+        return ""

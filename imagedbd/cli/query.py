@@ -1,0 +1,128 @@
+"""From what was typed to what the daemon is asked: query terms and conditions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from imagedbd.cli import output
+from imagedbd.errors import QueryPictureError, UsageError
+from imagedbd.formats import is_picture_name
+from imagedbd.text import query_words
+
+AVERSION: Final = -0.5
+"""Weight of ``--not``. Prompts are alike in much (all are prompts), and a full -1 would take that away too:
+half leaves a query in the neighbourhood of what was asked for."""
+MAX_STDIN: Final = 190 << 20
+"""Bytes of a picture on standard input: what the daemon takes, less what base64 adds."""
+DEFAULT_KM: Final = 10.0
+
+
+def terms_of(
+    query: str | None, images: Sequence[str], prompts: Sequence[str], unwanted: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What the query's vector is made of.
+
+    :param query: the bare query; a picture if it names one, else a prompt.
+    """
+    if list(images).count("-") > 1:
+        raise UsageError("Standard input holds one picture: give `--image -` once.")
+    terms = [_picture_or_prompt(query)] if query is not None else []
+    terms += [_picture(image) for image in images]
+    terms += [{"prompt": _filled("--prompt", prompt)} for prompt in prompts]
+    terms += [{"prompt": _filled("--not", prompt), "weight": AVERSION} for prompt in unwanted]
+    return terms
+
+
+def words_of(query: str | None, text: str | None) -> str | None:
+    """The words to look for in the metadata: those of ``--text``, or of a bare query that has any."""
+    if text is not None:
+        return text
+    if query is None or _names_picture(query) or not query_words(query):
+        return None
+    return query
+
+
+def conditions(
+    *,
+    where: str | None = None,
+    folders: Sequence[str] = (),
+    after: str | None = None,
+    before: str | None = None,
+    camera: str | None = None,
+    near: str | None = None,
+) -> dict[str, Any]:
+    """The fields of a search that narrow it; what was not given is left out."""
+    fields = {
+        "where": where,
+        "under": [real_path(folder) for folder in folders] or None,
+        "after": after,
+        "before": before,
+        "camera": camera,
+        "near": None if near is None else place_of(near),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def place_of(text: str) -> dict[str, float]:
+    """``LAT,LON[,KM]`` in decimal degrees and kilometres."""
+    try:
+        lat, lon, *rest = (float(part) for part in text.split(","))
+        (km,) = rest or [DEFAULT_KM]
+    except ValueError:
+        raise UsageError(
+            f"--near: {text!r} is not LAT,LON[,KM]. For 25 km around Lisbon: --near 38.71,-9.14,25"
+        ) from None
+    if not (-90 <= lat <= 90 and -180 <= lon <= 180 and 0 < km <= 20_040):
+        raise UsageError(
+            f"--near: {text!r} is not on this earth: latitude is -90 to 90, longitude -180 to 180, "
+            "and kilometres are above 0 and at most 20040."
+        )
+    return {"lat": lat, "lon": lon, "km": km}
+
+
+def real_path(path: str) -> str:
+    """A path as the index knows it."""
+    return os.path.realpath(os.path.expanduser(path))
+
+
+def entry_path(path: str) -> str:
+    """Like :func:`real_path`, but a symbolic link stands for itself: it is what `why` is asked about."""
+    folder, name = os.path.split(os.path.expanduser(path))
+    return real_path(path) if name in {"", ".", ".."} else os.path.join(os.path.realpath(folder), name)
+
+
+def _picture_or_prompt(query: str) -> dict[str, Any]:
+    query = _filled("QUERY", query)
+    if _names_picture(query):
+        return {"path": os.path.expanduser(query)}
+    if is_picture_name(query):
+        output.note(f"There is no file {output.printable(query)} here, so this looks for its words.")
+    return {"prompt": query}
+
+
+def _names_picture(query: str) -> bool:
+    return is_picture_name(query) and os.path.lexists(os.path.expanduser(query))
+
+
+def _filled(place: str, prompt: str) -> str:
+    if not prompt.strip():
+        raise UsageError(f"{place} is empty.")
+    return prompt
+
+
+def _picture(image: str) -> dict[str, Any]:
+    return {"data": _stdin_picture()} if image == "-" else {"path": os.path.expanduser(image)}
+
+
+def _stdin_picture() -> bytes:
+    if sys.stdin.isatty():
+        raise UsageError("`--image -` reads a picture from a pipe: `… | imagedb search --image -`.")
+    data = sys.stdin.buffer.read(MAX_STDIN + 1)
+    if not data:
+        raise QueryPictureError("Standard input is empty.")
+    if len(data) > MAX_STDIN:
+        raise QueryPictureError(f"Standard input holds more than {MAX_STDIN >> 20} MiB.")
+    return data

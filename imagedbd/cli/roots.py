@@ -1,0 +1,154 @@
+"""``imagedb root``: which folders are watched. The settings file is the one place that says so."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from imagedbd.cli import flags, output, tables
+from imagedbd.cli.entry import examples
+from imagedbd.cli.output import Form
+from imagedbd.cli.target import Target, target_of
+from imagedbd.errors import DaemonNotRunningError, NothingMatchedError, UsageError
+
+app = typer.Typer(
+    name="root",
+    help="Add, remove and list the folders that are watched.",
+    epilog=examples("imagedb root add ~/Pictures", "imagedb root list"),
+    no_args_is_help=True,
+)
+
+_Folders = Annotated[list[str], typer.Argument(metavar="DIR", help="Folders.")]
+
+
+@app.command(epilog=examples("imagedb root add ~/Pictures /mnt/camera"))
+def add(context: typer.Context, folders: _Folders) -> None:
+    """Watch these folders, with all that is below them."""
+    from imagedbd.config import edit_roots, resolve_root
+
+    roots = [resolve_root(folder) for folder in folders]
+    for root in roots:
+        _check_folder(root)
+    target = target_of(context)
+    status = _status(target)
+    config_file = _config_file(target, status)
+    for root in roots:
+        added = edit_roots(config_file, add=root)
+        output.say(f"{'Added' if added else 'There already:'} {output.home_path(root)}")
+    _tell_daemon(target, config_file, status)
+
+
+@app.command(epilog=examples("imagedb root remove /mnt/camera", "imagedb root remove --yes /mnt/camera"))
+def remove(
+    context: typer.Context,
+    folders: _Folders,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Watch these folders no longer, and forget their pictures.
+
+    The files stay as they are.
+    """
+    from imagedbd.config import edit_roots, resolve_root
+
+    target = target_of(context)
+    status = _status(target)
+    config_file = _config_file(target, status)
+    roots = [resolve_root(folder) for folder in folders]
+    for root in roots:
+        _check_configured(root, config_file, status)
+    if not yes:
+        _confirm(roots, status)
+    for root in roots:
+        edit_roots(config_file, remove=root)
+        output.say(f"Removed {output.home_path(root)}")
+    _tell_daemon(target, config_file, status)
+
+
+@app.command("list", epilog=examples("imagedb root list", "imagedb root list --json"))
+def list_roots(context: typer.Context, as_json: flags.RowsAsJson = False) -> None:
+    """List the folders that are watched."""
+    target = target_of(context)
+    status = _status(target)
+    rows = status["roots"] if status is not None else _configured_rows(target)
+    if as_json:
+        output.write_rows(rows, Form.JSON)
+        return
+    if status is None:
+        output.say("The daemon is not running; these are the folders in the settings.")
+    if not rows:
+        output.say("There is none yet: `imagedb root add DIR`.")
+        return
+    columns = [tables.Column("folder"), tables.Column("state"), tables.Column("pictures", room=50, right=True)]
+    tables.print_table(columns, [_row(root) for root in rows])
+
+
+def _row(root: Mapping[str, Any]) -> list[str]:
+    reason = f": {output.printable(root['reason'])}" if root.get("reason") else ""
+    indexed = root.get("indexed")
+    return [output.home_path(root["path"]), f"{root['state']}{reason}", "" if indexed is None else f"{indexed:,}"]
+
+
+def _status(target: Target) -> dict[str, Any] | None:
+    """The daemon's status; ``None`` if it does not run."""
+    try:
+        return target.client.status()
+    except DaemonNotRunningError:
+        return None
+
+
+def _config_file(target: Target, status: Mapping[str, Any] | None) -> str:
+    # The daemon's own file: it may have been started with another one than this command would find.
+    return target.settings.config_file if status is None else str(status["config_file"])
+
+
+def _configured_rows(target: Target) -> list[dict[str, Any]]:
+    return [{"path": root, "state": "unknown", "indexed": None, "reason": None} for root in target.settings.roots]
+
+
+def _check_folder(root: str) -> None:
+    if not os.path.isdir(root):
+        what = "is not a folder" if os.path.lexists(root) else "does not exist"
+        raise UsageError(f"{output.printable(root)} {what}.")
+
+
+def _check_configured(root: str, config_file: str, status: Mapping[str, Any] | None) -> None:
+    from imagedbd.config import load_settings
+
+    if root in load_settings({"config_file": config_file}, environ={}).roots:
+        return
+    if status is not None and any(known["path"] == root for known in status["roots"]):
+        raise UsageError(
+            f"{root} is watched because the daemon was started with it (--root or IMAGEDBD_ROOTS): "
+            "start it without."
+        )
+    raise NothingMatchedError(f"{root} is not among the folders in {config_file}. `imagedb root list` shows them.")
+
+
+def _confirm(roots: Sequence[str], status: Mapping[str, Any] | None) -> None:
+    known = {root["path"]: root.get("indexed") or 0 for root in status["roots"]} if status else {}
+    pictures = sum(known.get(root, 0) for root in roots)
+    what = output.count(pictures, "picture") if pictures else "their pictures"
+    names = ", ".join(output.home_path(root) for root in roots)
+    sys.stderr.write(f"Forget {what} in {names}? The files stay. [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer:
+        output.say("")
+        raise UsageError("Nobody answered, so nothing was changed. With --yes it does not ask.")
+    if answer.strip().lower() not in {"y", "yes"}:
+        output.say("Nothing was changed.")
+        raise typer.Exit(1)
+
+
+def _tell_daemon(target: Target, config_file: str, status: Mapping[str, Any] | None) -> None:
+    if os.environ.get("IMAGEDBD_ROOTS") is not None:
+        output.note("IMAGEDBD_ROOTS is set: where it is, the daemon goes by it and not by the file.")
+    if status is None:
+        output.say(f"Saved in {output.home_path(config_file)}. The daemon is not running: it reads it at its start.")
+        return
+    target.client.reload()
+    output.say("The daemon knows. `imagedb status --watch` shows it at work.")

@@ -1,0 +1,232 @@
+"""``imagedb search``, ``similar``, ``show``, ``why`` and ``list``: asking the index."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from imagedbd.cli import flags, output, query, tables
+from imagedbd.cli.entry import ExplainedUsageError, examples
+from imagedbd.cli.output import Form
+from imagedbd.cli.target import Target, target_of
+from imagedbd.errors import ImagedbError, NothingMatchedError, UsageError
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=examples(
+        "imagedb search 'a red car'",
+        "imagedb search holiday.jpg -n 5",
+        "imagedb search --text 'Nikon lisbon' --after 2024-05",
+        "imagedb search beach --not people --where 'iso < 400 AND width > 1024'",
+        "imagedb search --near 38.71,-9.14,25 -0 | xargs -0 cp -t ~/Lisbon",
+        "curl -s https://example.org/cat.jpg | imagedb search --image -",
+    )
+)
+def search(
+    context: typer.Context,
+    bare: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="QUERY",
+            show_default=False,
+            help="A picture file, or words: what is to be seen, and what the metadata says.",
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option("--image", metavar="FILE", help="Pictures like this one; - is standard input. Repeatable."),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", metavar="TEXT", help="Pictures that show this. Repeatable."),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="TEXT", help="Pictures whose metadata has all of these words.")
+    ] = None,
+    unwanted: Annotated[
+        list[str] | None,
+        typer.Option("--not", metavar="TEXT", help="Away from this; half the weight of a prompt. Repeatable."),
+    ] = None,
+    where: flags.Where = None,
+    folders: flags.Folders = None,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="DATE", help="Taken on this date or later: 2024, 2024-05, ….")
+    ] = None,
+    before: Annotated[str | None, typer.Option("--before", metavar="DATE", help="Taken before this date.")] = None,
+    camera: Annotated[
+        str | None, typer.Option("--camera", metavar="TEXT", help="Part of the camera's make or model.")
+    ] = None,
+    near: Annotated[
+        str | None, typer.Option("--near", metavar="LAT,LON[,KM]", help="Taken within KM kilometres of a place (10).")
+    ] = None,
+    limit: flags.Limit = 10,
+    min_score: flags.MinScore = None,
+    sort: Annotated[
+        str, typer.Option("--sort", metavar="score|date", help="Order of what was found; date is newest first.")
+    ] = "score",
+    as_json: flags.RowsAsJson = False,
+    jsonl: flags.JsonLines = False,
+    paths: flags.Paths = False,
+    nul: flags.NulPaths = False,
+) -> None:
+    """Find pictures by words, by example and by metadata.
+
+    Words are looked for in two ways, and the two rankings are fused: as a prompt (what is to be seen) and in
+    the metadata (captions, keywords, names, cameras). A query of conditions only lists what meets them,
+    newest first.
+    """
+    form = output.chosen_form(as_json=as_json, jsonl=jsonl, paths=paths, nul=nul)
+    if sort not in {"score", "date"}:
+        raise UsageError(f"--sort is score or date, not {sort!r}.")
+    narrowing = query.conditions(
+        where=where, folders=folders or (), after=after, before=before, camera=camera, near=near
+    )
+    terms = query.terms_of(bare, image or (), prompt or (), unwanted or ())
+    words = query.words_of(bare, text)
+    if not terms and words is None and not narrowing:
+        raise ExplainedUsageError("There is nothing to look for.", _EXAMPLES)
+    target = target_of(context)
+    answer = target.client.search(
+        terms, text=words, limit=limit, min_score=min_score, sort=sort, **narrowing
+    )
+    _answer(target, answer, form)
+
+
+@app.command(
+    epilog=examples("imagedb similar holiday.jpg", "imagedb similar holiday.jpg --min-score 0.9 --paths")
+)
+def similar(
+    context: typer.Context,
+    file: flags.PictureFile,
+    where: flags.Where = None,
+    folders: flags.Folders = None,
+    limit: flags.Limit = 10,
+    min_score: flags.MinScore = None,
+    as_json: flags.RowsAsJson = False,
+    jsonl: flags.JsonLines = False,
+    paths: flags.Paths = False,
+    nul: flags.NulPaths = False,
+) -> None:
+    """Find the pictures most like this one, itself left out."""
+    form = output.chosen_form(as_json=as_json, jsonl=jsonl, paths=paths, nul=nul)
+    target = target_of(context)
+    answer = target.client.search(
+        [{"path": file}],
+        limit=min(limit + 1, 10_000),
+        min_score=min_score,
+        **query.conditions(where=where, folders=folders or ()),
+    )
+    own = query.real_path(file)
+    others = [hit for hit in answer["hits"] if hit["path"] != own][:limit]
+    answer["hits"] = [{**hit, "rank": rank} for rank, hit in enumerate(others, start=1)]
+    _answer(target, answer, form)
+
+
+@app.command(epilog=examples("imagedb show holiday.jpg", "imagedb show holiday.jpg --json"))
+def show(context: typer.Context, file: flags.PictureFile, as_json: flags.JsonFlag = False) -> None:
+    """Print everything that is known of one picture."""
+    record = target_of(context).client.show(query.real_path(file))
+    if as_json:
+        output.write_json(record)
+    else:
+        _print_fields(record)
+
+
+@app.command(epilog=examples("imagedb why holiday.jpg", "imagedb why ~/Pictures/.thumbnails"))
+def why(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Any file or folder.")],
+    as_json: flags.JsonFlag = False,
+) -> None:
+    """Explain why a file is in the index, or why it is not."""
+    answer = target_of(context).client.why(query.entry_path(file))
+    if as_json:
+        output.write_json(answer)
+    else:
+        _print_fields(answer)
+
+
+@app.command(
+    "list",
+    epilog=examples("imagedb list", "imagedb list --json | jq length", "imagedb list -0 | xargs -0 ls -l"),
+)
+def list_pictures(
+    context: typer.Context,
+    as_json: flags.RowsAsJson = False,
+    jsonl: flags.JsonLines = False,
+    paths: flags.Paths = False,
+    nul: flags.NulPaths = False,
+) -> None:
+    """List every indexed picture."""
+    form = output.chosen_form(as_json=as_json, jsonl=jsonl, paths=paths, nul=nul)
+    rows = target_of(context).client.pictures()
+    if form is not Form.TABLE:
+        output.write_rows(rows, form)
+        return
+    # Not a table of rich: that would hold all rows back until the last one is there.
+    number = 0
+    for number, row in enumerate(rows, start=1):
+        output.write(f"{row.get('state', ''):<8}  {output.short_path(row['path'])}\n")
+    if number == 0:
+        output.say(_why_nothing(target_of(context)))
+
+
+_EXAMPLES = """Try, for example:
+  imagedb search 'a red car'          what is to be seen, or in the metadata
+  imagedb search holiday.jpg          pictures like this one
+  imagedb search --text 'Nikon 2024'  words in the metadata
+  imagedb search --where 'iso >= 800' a condition; `imagedb search --help` has them all"""
+
+
+def _answer(target: Target, answer: Mapping[str, Any], form: Form) -> None:
+    hits: Sequence[Mapping[str, Any]] = answer["hits"]
+    if form is not Form.TABLE:
+        output.write_rows(hits, form)
+    elif hits:
+        tables.print_hits(hits)
+    sys.stdout.flush()
+    for remark in answer.get("notes", ()):
+        output.note(output.printable(remark))
+    if not hits:
+        raise NothingMatchedError(_why_nothing(target))
+    if form is Form.TABLE and sys.stderr.isatty() and sys.stdout.isatty():
+        output.say(f"{output.count(len(hits), 'picture')} in {answer['took_ms']:.0f} ms")
+
+
+def _why_nothing(target: Target) -> str:
+    """What a user can do about an empty answer, as far as the daemon's state tells."""
+    status: Mapping[str, Any] = {}
+    with contextlib.suppress(ImagedbError):  # the answer stands without it
+        status = target.client.status()
+    if status and not status.get("roots"):
+        return "The daemon watches no folder yet: `imagedb root add DIR`."
+    if status.get("pending"):
+        left = output.count(status["pending"], "picture")
+        return f"Nothing among the pictures indexed so far; {left} to go. `imagedb wait` returns when all are in."
+    if status and not status.get("indexed") and not status.get("waiting"):
+        return "The index is empty. `imagedb status` says why."
+    return "No picture meets this query."
+
+
+def _print_fields(record: Mapping[str, Any]) -> None:
+    """One field a line; what is empty is left out."""
+    rows = [
+        (name, _shown(name, value)) for name, value in record.items() if value is not None and value not in ("", [])
+    ]
+    tables.print_table([tables.Column("", style="dim"), tables.Column("")], rows)
+
+
+def _shown(name: str, value: Any) -> str:
+    if name in {"path", "folder"}:
+        return output.short_path(value)
+    if name == "size":
+        return f"{value} ({output.byte_size(value)})"
+    if isinstance(value, list):
+        return output.printable(", ".join(map(str, value)))
+    return output.printable(str(value))

@@ -1,0 +1,158 @@
+"""The daemon's status as people read it: once, or live."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from imagedbd.cli import output, tables
+from imagedbd.errors import DaemonNotRunningError, ProtocolError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from imagedbd.cli.target import Target
+
+LOOK_EVERY_S: Final = 1.0
+"""Seconds between two looks at a daemon that is being watched."""
+
+_STATE_STYLES: Final = {
+    "idle": "green", "ready": "green", "online": "green",
+    "indexing": "cyan", "scanning": "cyan", "loading": "cyan", "starting": "cyan",
+    "waiting": "yellow", "offline": "yellow", "degraded": "yellow", "unavailable": "yellow",
+    "blocked": "red",
+}  # fmt: skip
+
+
+def overview(status: Mapping[str, Any]) -> RenderableType:
+    """All that ``status`` says, in a few lines."""
+    rows = tables.grid([tables.Column("", style="dim"), tables.Column("")])
+    rows.add_row("daemon", _daemon(status))
+    rows.add_row("pictures", _counts(status))
+    if speed := _speed(status):
+        rows.add_row("speed", speed)
+    rows.add_row("model", _model(status))
+    rows.add_row("store", _store(status["store"]))
+    for index, root in enumerate(status["roots"]):
+        rows.add_row("" if index else "folders", _root(root))
+    if not status["roots"]:
+        rows.add_row("folders", "none yet: imagedb root add DIR")
+    return rows
+
+
+def line(status: Mapping[str, Any]) -> str:
+    """What changes from one look to the next, on one line."""
+    parts = [str(status["state"]), f"{status['indexed']:,} indexed", f"{status['pending']:,} to go"]
+    parts += [f"{status[name]:,} {name}" for name in ("waiting", "failed") if status.get(name)]
+    return ", ".join([*parts, *filter(None, [_speed(status)])])
+
+
+def watch(target: Target, *, as_json: bool) -> None:
+    """Show the status until the user has seen enough."""
+    with contextlib.suppress(KeyboardInterrupt):
+        if sys.stdout.isatty() and not as_json:
+            _watch_live(target)
+        else:
+            _watch_lines(target, as_json=as_json)
+
+
+def _watch_live(target: Target) -> None:
+    from rich.live import Live
+
+    view: RenderableType = _live_view(target.client.status())  # no daemon at the start is an error
+    with Live(view, console=output.console(), auto_refresh=False, transient=False) as live:
+        while True:
+            live.update(view, refresh=True)
+            time.sleep(LOOK_EVERY_S)
+            try:
+                view = _live_view(target.client.status())
+            except (DaemonNotRunningError, ProtocolError) as error:
+                # It may be restarted while somebody watches.
+                view = Text(f"{error.message}\nCtrl-C leaves.", style="yellow")
+
+
+def _watch_lines(target: Target, *, as_json: bool) -> None:
+    last = ""
+    while True:
+        status = target.client.status()
+        text = json.dumps(status) if as_json else line(status)
+        if text != last:
+            output.write(text + "\n")
+            sys.stdout.flush()
+        last = text
+        time.sleep(LOOK_EVERY_S)
+
+
+def _live_view(status: Mapping[str, Any]) -> RenderableType:
+    done, left = status["indexed"] + status["failed"], status["pending"] + status.get("waiting", 0)
+    parts: list[RenderableType] = [overview(status)]
+    if left:
+        parts.append(ProgressBar(total=done + left, completed=done, width=40))
+    return Group(*parts, Text("Ctrl-C leaves; the daemon goes on.", style="dim"))
+
+
+def _daemon(status: Mapping[str, Any]) -> Text:
+    doing = output.printable(str(status.get("doing") or ""))
+    since = output.duration(status.get("uptime_s") or 0)
+    about = f"  ({status.get('version')}, process {status.get('pid')}, up {since})"
+    return Text.assemble(_state(status["state"]), f"  {doing}", (about, "dim"))
+
+
+def _counts(status: Mapping[str, Any]) -> Text:
+    text = Text(f"{status['indexed']:,} indexed")
+    if status.get("waiting"):
+        text.append(f", {status['waiting']:,} waiting for the model", style="yellow")
+    if status["pending"]:
+        text.append(f", {status['pending']:,} to go", style="cyan")
+    if status["failed"]:
+        text.append(f", {status['failed']:,} failed (imagedb failures)", style="red")
+    return text
+
+
+def _speed(status: Mapping[str, Any]) -> str:
+    if not status.get("rate"):
+        return ""
+    left = f", about {output.duration(status['eta_s'])} left" if status.get("eta_s") else ""
+    return f"{status['rate']:.1f} pictures/s{left}"
+
+
+def _model(status: Mapping[str, Any]) -> Text:
+    model = status["model"]
+    place = f"  on {status['device']}, {status.get('dtype')}" if status.get("device") else ""
+    text = Text.assemble(output.printable(model["name"]), "  ", _state(model["state"]), place)
+    if model.get("reason"):
+        text.append(f"\n{output.printable(model['reason'])}")
+    if model.get("help") and model["state"] == "unavailable":
+        text.append("\nWays on: " + " or ".join(output.printable(way) for way in model["help"]))
+    configured = model.get("configured")
+    if configured and configured != model["name"]:
+        text.append(f"\nThe settings name {output.printable(configured)}; the index goes on with its own model.")
+    return text
+
+
+def _store(store: Mapping[str, Any]) -> str:
+    size = store.get("bytes_on_disk")
+    parts = [store["kind"], f"{store['rows']:,} rows, {store['vectors']:,} vectors"]
+    parts += [output.byte_size(size)] if size is not None else []
+    return ", ".join([*parts, output.home_path(store["uri"])])
+
+
+def _root(root: Mapping[str, Any]) -> Text:
+    text = Text.assemble(output.home_path(root["path"]), "  ", _state(root["state"]))
+    text.append(f"  {output.count(root.get('indexed') or 0, 'picture')}")
+    if root.get("reason"):
+        text.append(f"  {output.printable(root['reason'])}", style="dim")
+    return text
+
+
+def _state(state: str) -> tuple[str, str]:
+    return str(state), _STATE_STYLES.get(str(state), "")
+

@@ -1,0 +1,83 @@
+"""Tables for eyes: as many columns as fit, the path always whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from imagedbd.cli import output
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """:param room: columns of the terminal from which on this one is shown."""
+
+    title: str
+    room: int = 0
+    right: bool = False
+    style: str = ""
+
+
+_RANK: Final = Column("", right=True, style="dim")
+_SCORE: Final = Column("score", right=True, style="cyan")
+_PATH: Final = Column("picture")
+_DATE: Final = Column("taken", room=56)
+_SIZE: Final = Column("size", room=72, right=True)
+_CAMERA: Final = Column("camera", room=100)
+
+
+def print_hits(hits: Sequence[Mapping[str, Any]]) -> None:
+    """Search results; the score is left out where nothing was ranked."""
+    ranked = any(hit["score"] for hit in hits)
+    digits = 4 if max(abs(hit["score"]) for hit in hits) < 0.1 else 3
+    columns = [_RANK, *([_SCORE] if ranked else []), _PATH, _DATE, _SIZE, _CAMERA]
+    rows = []
+    for hit in hits:
+        score = [f"{hit['score']:.{digits}f}"] if ranked else []
+        rows.append(
+            [str(hit["rank"]), *score, output.short_path(hit["path"]), date_of(hit), size_of(hit), camera_of(hit)]
+        )
+    print_table(columns, rows)
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    width = output.console().width
+    shown = [index for index, column in enumerate(columns) if width >= column.room]
+    table = grid([columns[index] for index in shown])
+    for row in rows:
+        table.add_row(*(row[index] for index in shown))
+    output.show(table)
+
+
+def grid(columns: Sequence[Column]) -> Table:
+    """A table without lines, whose cells fold rather than lose anything."""
+    from rich.table import Table
+
+    titled = any(column.title for column in columns)
+    table = Table(box=None, pad_edge=False, show_header=titled, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(
+            column.title, justify="right" if column.right else "left", style=column.style, overflow="fold"
+        )
+    return table
+
+
+def date_of(record: Mapping[str, Any]) -> str:
+    return output.printable(str(record.get("taken_at") or ""))[:10]
+
+
+def size_of(record: Mapping[str, Any]) -> str:
+    width, height = record.get("width"), record.get("height")
+    return f"{width}×{height}" if width and height else ""
+
+
+def camera_of(record: Mapping[str, Any]) -> str:
+    """``NIKON Z 6`` rather than ``NIKON CORPORATION NIKON Z 6``."""
+    make, model = str(record.get("camera_make") or ""), str(record.get("camera_model") or "")
+    brand = make.split(" ")[0]
+    named = model if brand.casefold() in model.casefold() else f"{brand.capitalize()} {model}"
+    return output.printable(named.strip())

@@ -1,0 +1,126 @@
+"""``imagedb status``, ``wait``, ``failures`` and ``scan``: what the daemon does, and asking it to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from imagedbd.cli import flags, output, query, tables
+from imagedbd.cli.entry import examples
+from imagedbd.cli.output import Form
+from imagedbd.cli.target import target_of
+from imagedbd.errors import UsageError
+
+app = typer.Typer()
+
+
+@app.command(epilog=examples("imagedb status", "imagedb status --watch", "imagedb status --json | jq .pending"))
+def status(
+    context: typer.Context,
+    as_json: flags.JsonFlag = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing it until Ctrl-C; into a pipe, a line a change.")
+    ] = False,
+) -> None:
+    """Show what the daemon is doing and what it has."""
+    from imagedbd.cli import statusview
+
+    target = target_of(context)
+    if watch:
+        statusview.watch(target, as_json=as_json)
+        return
+    answer = target.client.status()
+    if as_json:
+        output.write_json(answer)
+    else:
+        output.show(statusview.overview(answer))
+
+
+@app.command(epilog=examples("imagedb wait && imagedb search 'a red car'", "imagedb wait --timeout 2m"))
+def wait(
+    context: typer.Context,
+    timeout: Annotated[
+        str | None,
+        typer.Option("--timeout", metavar="S", help="Give up after this many seconds (or 2m, 1h) with exit code 124."),
+    ] = None,
+    as_json: flags.JsonFlag = False,
+) -> None:
+    """Return once every change made so far is searchable."""
+    from imagedbd.cli.waiting import wait_with_progress
+
+    answer = wait_with_progress(target_of(context), _seconds(timeout))
+    if as_json:
+        output.write_json(answer)
+    else:
+        output.say(_settled(answer))
+
+
+@app.command(
+    epilog=examples("imagedb failures", "imagedb failures --retry", "imagedb failures --retry scan-0042.tif")
+)
+def failures(
+    context: typer.Context,
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="PATH", help="With --retry: these files only.")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try them again now.")] = False,
+    as_json: flags.RowsAsJson = False,
+) -> None:
+    """List the files that could not be indexed, with the reasons."""
+    if paths and not retry:
+        raise UsageError("To try files again: `imagedb failures --retry PATH`. To ask about one: `imagedb why PATH`.")
+    client = target_of(context).client
+    if retry:
+        _report_retried(client.retry([query.entry_path(path) for path in paths] if paths else None), as_json=as_json)
+        return
+    rows = client.failures()
+    if as_json:
+        output.write_rows(rows, Form.JSON)
+        return
+    shown = [[output.short_path(row["path"]), output.printable(row["reason"]), str(row["attempts"])] for row in rows]
+    if not shown:
+        output.say("Every picture could be indexed.")
+        return
+    columns = [tables.Column("file"), tables.Column("reason"), tables.Column("tries", room=60, right=True)]
+    tables.print_table(columns, shown)
+
+
+@app.command(epilog=examples("imagedb scan", "imagedb scan ~/Pictures/2024 && imagedb wait"))
+def scan(
+    context: typer.Context,
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="This folder only.")] = None,
+) -> None:
+    """Compare the folders with the index now."""
+    real = None if folder is None else query.real_path(folder)
+    target_of(context).client.scan(real)
+    where = "all folders" if real is None else output.short_path(real)
+    output.say(f"Scanning {where}. `imagedb wait` returns when all is searchable.")
+
+
+def _seconds(text: str | None) -> float | None:
+    from imagedbd.config import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"--timeout: {error}.") from error
+
+
+def _settled(answer: dict[str, Any]) -> str:
+    parts = [f"{output.count(answer['indexed'], 'picture')} indexed"]
+    parts += [f"{answer['failed']:,} failed (see `imagedb failures`)"] if answer.get("failed") else []
+    parts += [f"{answer['skipped']:,} skipped"] if answer.get("skipped") else []
+    return ", ".join(parts) + "."
+
+
+def _report_retried(answer: dict[str, Any], *, as_json: bool) -> None:
+    retried: list[str] = answer["retried"]
+    if as_json:
+        output.write_json(retried)
+    elif retried:
+        output.say(f"Trying {output.count(len(retried), 'file')} again. `imagedb wait` returns when that is done.")
+    else:
+        output.say("There is no failed file to try again.")

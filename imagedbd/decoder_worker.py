@@ -1,0 +1,252 @@
+"""What happens in a decoder process: one picture is read once, and told apart from everything else.
+
+Nothing here trusts a file. Whatever Pillow makes of hostile bytes comes out as a :class:`PictureError` with a
+reason for people; what it makes of them without an exception (a crash, a hang, all the memory) is the
+business of :mod:`imagedbd.decoder`, which can lose this process.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import warnings
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from imagedbd.datatypes import Decoded, Metadata, Signature
+from imagedbd.errors import PictureChangedError, PictureError, PictureMissingError
+from imagedbd.metadata import read_metadata
+from imagedbd.pixels import to_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imagedbd.datatypes import Pixels, Preprocess
+    from imagedbd.decoder import Limits
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF")
+"""What Pillow may take a file for; MPO is opened as JPEG. No EPS: that would start Ghostscript."""
+
+_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TEXT_CHUNK_BYTES = 64 << 20
+
+_PILLOW_ERRORS = (
+    OSError,  # the usual one: truncated or broken data; also UnidentifiedImageError
+    SyntaxError,  # "not a PNG file", "broken PNG file" and their like
+    ValueError,  # impossible sizes, bad palettes, text chunks that are too large
+    TypeError,  # a tag whose value has another type than the format says
+    AttributeError,  # the same
+    AssertionError,  # plugins assert what a well-formed file would give
+    NotImplementedError,  # a variant that Pillow does not know
+    LookupError,  # IndexError, KeyError: tags or modes that are missing
+    ArithmeticError,  # ZeroDivisionError, OverflowError: sizes and resolutions from the file
+    EOFError,
+    BufferError,
+    RuntimeError,  # codecs; includes RecursionError
+    struct.error,
+    zlib.error,
+)
+"""What Pillow is known, or by its source able, to raise for damaged data."""
+
+_GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+_LOOKS_LIKE: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"%!PS", "PostScript"),
+    (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"8BPS", "a Photoshop document"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"\x7fELF", "a program"),
+    (0, b"\x00\x00\x01\x00", "an icon"),
+    (0, b"\x1aE\xdf\xa3", "a Matroska video"),
+    (0, b"OggS", "an Ogg file"),
+    (0, b"ID3", "an MP3 file"),
+    (0, b"\xff\x0a", "a JPEG XL picture"),
+    (4, b"JXL ", "a JPEG XL picture"),
+    (4, b"ftyphei", "an HEIC picture"),
+    (4, b"ftyphev", "an HEIC picture"),
+    (4, b"ftypmif1", "an HEIF picture"),
+    (4, b"ftypcrx", "a Canon raw picture"),
+    (4, b"ftyp", "a video"),
+    (8, b"AVI ", "a video"),
+    (8, b"WAVE", "a sound"),
+)
+"""Offset, magic bytes, and what to call such a file."""
+
+
+def decode_file(path: str, known: frozenset[str], preprocess: Preprocess | None, limits: Limits) -> Decoded:
+    """Read a file once: signature, content hash, metadata and, for new content, pixels.
+
+    :param known: content hashes whose vectors are there already; such a picture is not decoded.
+    :param preprocess: what the model expects; ``None`` if that is not known yet.
+    :raises PictureMissingError: nothing is there, or something that is no regular file.
+    :raises PictureChangedError: the file changed meanwhile; what was read may be half of two versions.
+    :raises PictureError: it cannot be read, or is no picture that can be indexed.
+    """
+    data, signature = _read_file(path, limits)
+    content_hash = blake3(data).hexdigest()
+    wanted = None if content_hash in known else preprocess
+    try:
+        metadata, pixels = _decode(data, wanted, limits)
+    finally:
+        # Also before a failure is reported: a file that is still being written looks damaged
+        _check_unchanged(path, signature)
+    return Decoded(signature, content_hash, metadata, pixels)
+
+
+def decode_bytes(
+    data: bytes, preprocess: Preprocess | None, limits: Limits
+) -> tuple[str, Metadata, Pixels | None]:
+    """A query picture's content hash, metadata and pixels (if the model's preprocessing is known).
+
+    :raises PictureError: it is no picture, or too large, or damaged.
+    """
+    _check_size(len(data), limits)
+    metadata, pixels = _decode(data, preprocess, limits)
+    return blake3(data).hexdigest(), metadata, pixels
+
+
+# Reading.
+
+
+def _read_file(path: str, limits: Limits) -> tuple[bytes, Signature]:
+    try:
+        with open(os.open(path, _OPEN_FLAGS), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise PictureMissingError("It is not a regular file.")
+            _check_size(status.st_size, limits)
+            data = file.read(status.st_size + 1)  # one more byte shows that the file has grown
+            signature = Signature.of(os.fstat(file.fileno()))
+    except _GONE as error:
+        raise PictureMissingError(_os_reason(error)) from error
+    except MemoryError as error:
+        raise PictureError(_out_of_memory(limits)) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if signature != Signature.of(status) or len(data) != status.st_size:
+        raise PictureChangedError("It changed while it was being read.")
+    return data, signature
+
+
+def _unreadable(path: str, error: OSError) -> PictureError:
+    """Sockets, symbolic links and some devices refuse to be opened, each with an error of its own."""
+    try:
+        regular = stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        regular = True
+    if not regular:
+        return PictureMissingError("It is not a regular file.")
+    if isinstance(error, PermissionError):
+        return PictureError("There is no permission to read it.")
+    return PictureError(f"It cannot be read: {_os_reason(error)}")
+
+
+def _check_size(size: int, limits: Limits) -> None:
+    if size == 0:
+        raise PictureError("The file is empty.")
+    if size > limits.max_bytes:
+        raise PictureError(
+            f"The file has {size / 1e6:,.0f} MB; at most {limits.max_bytes / 1e6:,.0f} MB are read."
+        )
+
+
+def _check_unchanged(path: str, signature: Signature) -> None:
+    try:
+        now = Signature.of(os.lstat(path))
+    except OSError as error:
+        raise PictureMissingError(_os_reason(error)) from error
+    if now != signature:
+        raise PictureChangedError("It changed while it was being read.")
+
+
+def _os_reason(error: OSError) -> str:
+    return f"{error.strerror or error}."
+
+
+# Decoding.
+
+
+def _decode(data: bytes, preprocess: Preprocess | None, limits: Limits) -> tuple[Metadata, Pixels | None]:
+    try:
+        with _careful_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_pixels(image, limits)
+            metadata = read_metadata(data, image)
+            pixels = None if preprocess is None else to_pixels(image, preprocess, metadata.orientation)
+            return metadata, pixels
+    except MemoryError as error:
+        raise PictureError(_out_of_memory(limits)) from error
+    except UnidentifiedImageError as error:
+        raise PictureError(_not_a_picture(data)) from error
+    except _PILLOW_ERRORS as error:
+        raise PictureError(_damage(error)) from error
+
+
+@contextmanager
+def _careful_pillow() -> Iterator[None]:
+    """Pillow with our bounds in place of its own, and without its warnings about odd metadata.
+
+    Its bound on pixels is lifted because :func:`_check_pixels` knows the picture's sides and can say them.
+    """
+    pixels, text = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, _TEXT_CHUNK_BYTES
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = pixels, text
+
+
+def _check_pixels(image: Image.Image, limits: Limits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise PictureError(
+            f"It has {width} × {height} pixels ({width * height / 1e6:,.0f} million); "
+            f"at most {limits.max_pixels / 1e6:,.0f} million are decoded."
+        )
+
+
+def _out_of_memory(limits: Limits) -> str:
+    return f"Decoding it takes more than the {limits.memory_bytes / 1e6:,.0f} MB that a decoder may use."
+
+
+def _damage(error: Exception) -> str:
+    reason = str(error).strip().rstrip(".") or type(error).__name__
+    if "truncated" in reason.lower():
+        return f"The file is truncated ({reason})."
+    return f"The picture is damaged: {reason}."
+
+
+def _not_a_picture(data: bytes) -> str:
+    if not any(data):
+        return "The file holds nothing but zeros."
+    return f"It is not a picture that can be read: it looks like {_looks_like(data)}."
+
+
+def _looks_like(data: bytes) -> str:
+    for offset, magic, name in _LOOKS_LIKE:
+        if data.startswith(magic, offset):
+            return name
+    if any(data.startswith(magic) for magic in _PICTURE_MAGIC):
+        return "the damaged beginning of one"
+    head = data[:512].lstrip().lower()
+    if head.startswith((b"<svg", b"<?xml")):
+        return "SVG or other XML"
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "a web page"
+    return "text" if _is_text(data[:512]) else "unknown binary data"
+
+
+_PICTURE_MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
+
+
+def _is_text(head: bytes) -> bool:
+    return all(byte >= 0x20 or byte in b"\t\n\r\f\x1b" for byte in head)

@@ -1,0 +1,64 @@
+"""Store and ledger repair each other: what one lost, the other tells, and the folders decide the rest."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from imagedbd.datatypes import Batch, ImageRecord, LedgerEntry, PictureState
+
+if TYPE_CHECKING:
+    from imagedbd.datatypes import Store
+    from imagedbd.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+_PAGE = 1000
+
+
+def reconcile(store: Store, ledger: Ledger) -> None:
+    """Make both know the same rows, before anyone else uses them. Cheap where their counts agree.
+
+    They differ after a crash between the two writes of a commit, and when one of them was lost. A row that
+    the ledger lacks is adopted as pending: its file is hashed again, and not embedded if it is unchanged. An
+    entry that the store lacks is forgotten: the next scan sees a new file.
+    """
+    if store.count() == _rows_expected(ledger):
+        return
+    known = {entry.id for entry in ledger.under("/") if entry.id}
+    present: set[str] = set()
+    orphans: list[ImageRecord] = []
+    for record in store.scan():
+        present.add(record.id)
+        if record.id not in known:
+            orphans.append(record)
+    lost = [entry.path for entry in ledger.under("/") if entry.id and entry.id not in present]
+    log.warning(
+        "store and ledger differ: %d rows unknown to the ledger, %d missing in the store",
+        len(orphans),
+        len(lost),
+    )
+    ledger.forget(lost)
+    for start in range(0, len(orphans), _PAGE):
+        _adopt(orphans[start : start + _PAGE], store, ledger)
+
+
+def _rows_expected(ledger: Ledger) -> int:
+    counts = ledger.counts()
+    in_work = sum(1 for entry in ledger.by_state(PictureState.PENDING) if entry.id)
+    return counts[PictureState.INDEXED] + counts[PictureState.WAITING] + in_work
+
+
+def _adopt(orphans: list[ImageRecord], store: Store, ledger: Ledger) -> None:
+    doubles, entries = [], {}
+    for record in orphans:
+        entry = ledger.get(record.path)
+        if record.path in entries or (entry and entry.id):
+            doubles.append(record.id)
+        else:
+            entries[record.path] = LedgerEntry(
+                record.path, record.signature, PictureState.PENDING, record.id, record.content_hash
+            )
+    if doubles:
+        store.apply(Batch(deletes=tuple(doubles)))
+    ledger.put(entries.values())

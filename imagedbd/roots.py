@@ -1,0 +1,125 @@
+"""Whether a root is really there: what decides if an absent file is a deleted one.
+
+An unplugged disk, a share that did not mount and an empty mount point all look like a great deletion.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as stat_module
+from typing import TYPE_CHECKING
+
+from imagedbd.ledger import PlaceIdentity
+from imagedbd.rules import is_within
+
+if TYPE_CHECKING:
+    from imagedbd.ledger import Ledger
+    from imagedbd.rules import Rules
+
+_SAMPLE = 64
+"""Known pictures that are looked for on a file system that is not the one remembered."""
+
+
+class RootGuard:
+    """Knows roots, and file systems mounted below them, by what the ledger remembers.
+
+    Safe for any number of threads; reads the disk at every call and keeps nothing in between.
+    """
+
+    def __init__(self, rules: Rules, ledger: Ledger) -> None:
+        self._rules = rules
+        self._ledger = ledger
+
+    def why_offline(self, place: str) -> str | None:
+        """Why nothing may be concluded from what is absent below a root or mount point.
+
+        :returns: the end of a sentence that begins with "it"; ``None`` if the place is there.
+        """
+        try:
+            identity = _identity(place)
+            empty = _is_empty(place)
+        except _NotAFolderError as error:
+            return str(error)
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        if empty and self._ledger.holds_any(place):
+            return "is empty, and was not before"
+        if not self._is_familiar(place, identity):
+            return "lies on another file system than before"
+        return None
+
+    def why_absence_is_no_proof(self, path: str) -> str | None:
+        """Why a file that cannot be found may still be there; ``None`` if it is gone for good.
+
+        :returns: the reason, as a sentence. A path outside every root is protected by nothing.
+        """
+        root = self._rules.root_of(path)
+        if root is None:
+            return None
+        for place in (root, *self.mounts_below(root)):
+            if is_within(path, place) and (reason := self.why_offline(place)) is not None:
+                return f"{place} is offline: it {reason}."
+        return None
+
+    def mounts_below(self, root: str) -> list[str]:
+        """The mount points seen below this root that belong to it, and are not ignored."""
+        places = ((place, self._rules.folder(place)) for place in self._ledger.places_under(root))
+        return [place for place, rules in places if rules.root == root and rules.verdict.ok]
+
+    def remember(self, place: str) -> None:
+        """Note the file system that is now at a root or mount point, which is online.
+
+        A place that has gone again meanwhile is left as it was remembered.
+        """
+        try:
+            identity = _identity(place)
+        except (_NotAFolderError, OSError):
+            return
+        if identity != self._ledger.root_seen(place):
+            self._ledger.remember_root(place, identity)
+
+    def _is_familiar(self, place: str, identity: PlaceIdentity) -> bool:
+        """Whether this is the file system of before, or at least holds what it held.
+
+        Device numbers change with a reboot and file systems with a new disk: the pictures decide.
+        """
+        known = self._ledger.root_seen(place)
+        return known is None or _same_file_system(known, identity) or self._holds_what_is_known(place)
+
+    def _holds_what_is_known(self, place: str) -> bool:
+        sample = self._ledger.sample(place, _SAMPLE)
+        found = sum(_is_there(e.path, e.signature.size, e.signature.mtime_ns) for e in sample)
+        return 2 * found >= len(sample)
+
+
+class _NotAFolderError(Exception):
+    pass
+
+
+def _identity(place: str) -> PlaceIdentity:
+    stat = os.lstat(place)
+    if stat_module.S_ISLNK(stat.st_mode):
+        raise _NotAFolderError("has become a symbolic link")
+    if not stat_module.S_ISDIR(stat.st_mode):
+        raise _NotAFolderError("is no folder any more")
+    return PlaceIdentity(stat.st_dev, os.statvfs(place).f_fsid)
+
+
+def _same_file_system(known: PlaceIdentity, now: PlaceIdentity) -> bool:
+    if known.file_system and now.file_system:
+        return known.file_system == now.file_system
+    return known.device == now.device
+
+
+def _is_empty(place: str) -> bool:
+    """Whether nothing is there but what a desktop or ``mkfs`` leaves in any folder."""
+    with os.scandir(place) as entries:
+        return all(entry.name.startswith(".") or entry.name == "lost+found" for entry in entries)
+
+
+def _is_there(path: str, size: int, mtime_ns: int) -> bool:
+    try:
+        stat = os.lstat(path)
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime_ns) == (size, mtime_ns)

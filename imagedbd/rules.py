@@ -1,0 +1,292 @@
+"""Which files are indexed: one answer for the scanner, the watcher, the indexer and ``imagedb why``.
+
+A path belongs to the deepest root that holds it, and only what lies below that root counts: a root may
+itself be hidden, or lie in a folder that the rules of another root ignore.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat as stat_module
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pathspec import GitIgnoreSpec
+from pathspec.patterns.gitignore import GitIgnorePatternError
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+
+from imagedbd.formats import PICTURE_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_log = logging.getLogger(__name__)
+
+IGNORE_FILE = ".imagedbignore"
+_IGNORE_FILE_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a file is indexed or a folder is entered.
+
+    :param reason: why not, as the end of a sentence that begins with "it".
+    :param rule: what exactly says so: a pattern with its place, a folder, a limit.
+    """
+
+    ok: bool
+    reason: str | None = None
+    rule: str | None = None
+
+
+_YES = Verdict(ok=True)
+
+
+def _no(reason: str, rule: str | None = None) -> Verdict:
+    return Verdict(ok=False, reason=reason, rule=rule)
+
+
+@dataclass(frozen=True, slots=True)
+class _Patterns:
+    """The patterns of one source, applied to paths relative to a folder.
+
+    :param places: for each pattern where it stands, e.g. ``/pictures/.imagedbignore:3: *.tmp.jpg``.
+    """
+
+    base: str
+    spec: GitIgnoreSpec
+    places: tuple[str, ...]
+
+    def decide(self, path: str, *, is_dir: bool) -> Verdict | None:
+        """What the last matching pattern says of a path below ``base``; ``None`` if no pattern matches."""
+        relative = path[len(self.base.rstrip("/")) + 1 :]
+        found = self.spec.check_file(f"{relative}/" if is_dir else relative, separators=())
+        if found.include is None or found.index is None:
+            return None
+        return _no("is ignored", self.places[found.index]) if found.include else _YES
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRules:
+    """The rules as they stand in one folder: what a walk carries with it from folder to folder.
+
+    :param root: the root that the folder belongs to; ``None`` outside all of them.
+    :param verdict: whether the folder is entered at all.
+    """
+
+    path: str
+    root: str | None
+    verdict: Verdict
+    _rules: Rules
+    _patterns: tuple[_Patterns, ...] = ()
+
+    def folder(self, name: str) -> FolderRules:
+        """The rules in a folder that lies in this one. A nested root there begins rules of its own."""
+        path = os.path.join(self.path, name)
+        if path in self._rules.roots:
+            return self._rules.folder(path)
+        verdict = self._folder_verdict(name, path)
+        if not verdict.ok:
+            return FolderRules(path, self.root, verdict, self._rules)
+        own = self._rules.ignore_file(path)
+        nearest_first = (own, *self._patterns) if own else self._patterns
+        return FolderRules(path, self.root, _YES, self._rules, nearest_first)
+
+    def file(self, name: str, stat: os.stat_result | None = None) -> Verdict:
+        """Whether this file is indexed.
+
+        :param stat: what ``lstat`` says of it, to judge its kind and size as well.
+        """
+        if not self.verdict.ok:
+            return self.verdict
+        if name.startswith("."):
+            return _no("is hidden", name)
+        suffix = os.path.splitext(name)[1].lower()
+        if suffix not in self._rules.suffixes:
+            return _no("has no picture's suffix", suffix or None)
+        if stat is not None and not (verdict := self._rules.kind_and_size(stat)).ok:
+            return verdict
+        return self._decide(os.path.join(self.path, name), is_dir=False)
+
+    def _folder_verdict(self, name: str, path: str) -> Verdict:
+        if not self.verdict.ok:
+            return self.verdict
+        if name.startswith("."):
+            return _no("lies in a hidden folder", path)
+        if path in self._rules.excluded:
+            return _no("lies in a folder of imagedbd's own", path)
+        return self._decide(path, is_dir=True)
+
+    def _decide(self, path: str, *, is_dir: bool) -> Verdict:
+        for patterns in self._patterns:
+            verdict = patterns.decide(path, is_dir=is_dir)
+            if verdict is not None:
+                return verdict
+        return _YES
+
+
+class Rules:
+    """Everything that decides which files are indexed. Unchanging, but for the ignore files on disk.
+
+    Ignore files have gitignore syntax. Of those from a file's folder up to its root the nearest one with
+    a matching pattern decides, then ``ignore_globs``. As in git, what lies in an ignored folder stays
+    ignored. Safe for any number of threads.
+
+    :param roots: absolute, normalised, symlinks resolved.
+    :param excluded: folders that are never entered (the daemon's data), in the same form.
+    :param ignore_globs: patterns in gitignore syntax, relative to each root.
+    :param max_file_size: in bytes; ``None`` means any.
+    :param suffixes: of pictures, lower-case, with their dot.
+    :raises ValueError: a root or excluded folder is not absolute and normalised, or a glob is no pattern.
+    """
+
+    def __init__(
+        self,
+        roots: Iterable[str],
+        excluded: Iterable[str] = (),
+        ignore_globs: Sequence[str] = (),
+        max_file_size: int | None = None,
+        suffixes: frozenset[str] = PICTURE_SUFFIXES,
+    ) -> None:
+        self.roots = tuple(dict.fromkeys(_checked(root) for root in roots))
+        self.excluded = frozenset(_checked(folder) for folder in excluded)
+        self.max_file_size = max_file_size
+        self.suffixes = suffixes
+        self._deepest_first = sorted(self.roots, key=len, reverse=True)
+        self._globs = [_parsed(glob) for glob in ignore_globs]
+        self._glob_places = tuple(f"ignore: {glob}" for glob in ignore_globs)
+        self._ignore_files: dict[str, tuple[tuple[int, int, int, int], _Patterns]] = {}
+
+    def root_of(self, path: str) -> str | None:
+        """The deepest root that is this path or holds it."""
+        return next((root for root in self._deepest_first if is_within(path, root)), None)
+
+    def nested_roots(self, folder: str) -> list[str]:
+        """The roots anywhere below this folder."""
+        return [root for root in self.roots if root != folder and is_within(root, folder)]
+
+    def folder(self, path: str) -> FolderRules:
+        """The rules as they stand in this folder, whether it is there or not."""
+        root = self.root_of(path)
+        if root is None:
+            return FolderRules(path, None, _no("lies outside every root"), self)
+        rules = self._root(root)
+        for name in path[len(root) :].split("/"):
+            if name:
+                rules = rules.folder(name)
+        return rules
+
+    def verdict(self, path: str, *, is_dir: bool = False, stat: os.stat_result | None = None) -> Verdict:
+        """Whether this file is indexed, or with ``is_dir`` this folder entered, by its path.
+
+        Reads no more than the ignore files on the way, and none that is unchanged.
+
+        :param stat: what ``lstat`` says of the file, to judge its kind and size as well.
+        """
+        if is_dir:
+            return self.folder(path).verdict
+        parent, name = os.path.split(path)
+        return self.folder(parent).file(name, stat)
+
+    def explain(self, path: str) -> Verdict:
+        """As :meth:`verdict`, with all that the file system knows: for a person who asks about one file."""
+        try:
+            stat = os.lstat(path)
+        except OSError as error:
+            return _no(f"cannot be looked at: {error.strerror}")
+        parent = os.path.dirname(path)
+        real_parent = os.path.realpath(parent)
+        if real_parent != parent and self.root_of(path) is not None:
+            return _no("is reached through a symbolic link", f"{parent} is {real_parent}")
+        return self.verdict(path, is_dir=stat_module.S_ISDIR(stat.st_mode), stat=stat)
+
+    def concerns(self, path: str) -> bool:
+        """Whether an event at this path may matter: a quick look at the name that opens nothing.
+
+        Never False for a file that :meth:`verdict` accepts or may have accepted before.
+        """
+        return os.path.splitext(path)[1].lower() in self.suffixes
+
+    def kind_and_size(self, stat: os.stat_result) -> Verdict:
+        """What ``lstat`` alone has to say against a file."""
+        if stat_module.S_ISLNK(stat.st_mode):
+            return _no("is a symbolic link; what it points to is indexed where that lies below a root itself")
+        if not stat_module.S_ISREG(stat.st_mode):
+            return _no("is not a regular file")
+        if self.max_file_size is not None and stat.st_size > self.max_file_size:
+            return _no("is too large", f"{stat.st_size} bytes, the limit is {self.max_file_size}")
+        return _YES
+
+    def ignore_file(self, folder: str) -> _Patterns | None:
+        """The patterns of this folder's ignore file, read again only when it has changed."""
+        file = os.path.join(folder, IGNORE_FILE)
+        try:
+            stat = os.lstat(file)
+        except OSError:
+            self._ignore_files.pop(file, None)
+            return None
+        version = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        cached = self._ignore_files.get(file)
+        if cached is not None and cached[0] == version:
+            return cached[1]
+        patterns = _read_ignore_file(folder, file, stat)
+        self._ignore_files[file] = (version, patterns)
+        return patterns
+
+    def _root(self, root: str) -> FolderRules:
+        for folder in self.excluded:
+            if is_within(root, folder):
+                return FolderRules(root, root, _no("lies in a folder of imagedbd's own", folder), self)
+        globs = _Patterns(root, GitIgnoreSpec(self._globs), self._glob_places)
+        own = self.ignore_file(root)
+        return FolderRules(root, root, _YES, self, (own, globs) if own else (globs,))
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Whether a path is this folder or lies anywhere below it; both absolute and normalised."""
+    return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
+
+
+def _checked(folder: str) -> str:
+    if not folder.startswith("/") or os.path.normpath(folder) != folder:
+        raise ValueError(f"not an absolute, normalised path: {folder!r}")
+    return folder
+
+
+def _parsed(line: str) -> GitIgnoreSpecPattern:
+    """:raises ValueError: the line is no pattern."""
+    # pathspec lets `folder/**` match the folder too, and nothing could be taken back in below it.
+    if line.rstrip().endswith("/**"):
+        line = f"{line.rstrip()}/*"
+    try:
+        return GitIgnoreSpecPattern(line)
+    except GitIgnorePatternError as error:
+        raise ValueError(f"not a pattern: {line!r}") from error
+
+
+def _read_ignore_file(folder: str, file: str, stat: os.stat_result) -> _Patterns:
+    patterns: list[GitIgnoreSpecPattern] = []
+    places: list[str] = []
+    for number, line in enumerate(_ignore_lines(file, stat), start=1):
+        try:
+            patterns.append(_parsed(line))
+        except ValueError as error:
+            _log.warning("%s, line %d is left out: %s", file, number, error)
+        else:
+            places.append(f"{file}:{number}: {line.strip()}")
+    return _Patterns(folder, GitIgnoreSpec(patterns), tuple(places))
+
+
+def _ignore_lines(file: str, stat: os.stat_result) -> list[str]:
+    # Only a regular file is opened: a FIFO of that name would never answer.
+    if not stat_module.S_ISREG(stat.st_mode) or stat.st_size > _IGNORE_FILE_MAX_BYTES:
+        _log.warning("%s is not used: not a regular file of at most %d bytes", file, _IGNORE_FILE_MAX_BYTES)
+        return []
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read(_IGNORE_FILE_MAX_BYTES)
+    except OSError as error:
+        _log.warning("%s is not used: %s", file, error.strerror)
+        return []
+    return [os.fsdecode(line) for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n")]

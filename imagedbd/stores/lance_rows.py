@@ -1,0 +1,155 @@
+"""Rows of the Lance table: its columns, and records turned into rows and back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from imagedbd.datatypes import (
+    METADATA_FIELDS,
+    RECORD_FIELDS,
+    FieldType,
+    ImageRecord,
+    Metadata,
+    Signature,
+)
+
+from .columns import FOLDED_FIELDS, LARGEST_INTEGER, field_values, folded, folded_values, path_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    StoredVector = NDArray[np.float16]
+    """A vector as it is on disk, shape ``(dimension,)``."""
+
+VECTOR: Final = "vector"
+
+_WORDS = pa.list_(pa.string())
+
+_ARROW_TYPES = {
+    FieldType.TEXT: pa.string(),
+    FieldType.INTEGER: pa.int64(),
+    FieldType.NUMBER: pa.float64(),
+    FieldType.DATE: pa.string(),
+    FieldType.WORDS: _WORDS,
+}
+
+_SIGNATURE_FIELDS = (
+    # The kernel's device and inode numbers use all of their 64 bits.
+    pa.field("device", pa.uint64()),
+    pa.field("inode", pa.uint64()),
+    pa.field("mtime_ns", pa.int64()),
+    pa.field("ctime_ns", pa.int64()),
+)
+
+_SCHEMA = pa.schema(
+    [
+        *(pa.field(name, _ARROW_TYPES[kind], nullable=name != "id") for name, kind in RECORD_FIELDS.items()),
+        pa.field("path_bytes", pa.binary()),
+        *_SIGNATURE_FIELDS,
+        *(pa.field(folded(name), pa.string()) for name in FOLDED_FIELDS),
+        pa.field(folded("keywords"), _WORDS),
+        pa.field("word_count", pa.int32()),
+    ]
+)
+
+RECORD_COLUMNS: Final = [
+    "id",
+    "path_bytes",
+    "size",
+    *(field.name for field in _SIGNATURE_FIELDS),
+    "content_hash",
+    *METADATA_FIELDS,
+    "indexed_at",
+]
+"""The columns that :func:`records` needs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """A record with its vector as it is stored."""
+
+    record: ImageRecord
+    vector: StoredVector | None
+
+
+def table_schema(dimension: int | None) -> pa.Schema:
+    """The table's columns; without a vector while its dimension is not known."""
+    return _SCHEMA if dimension is None else _SCHEMA.append(vector_field(dimension))
+
+
+def vector_field(dimension: int) -> pa.Field:
+    return pa.field(VECTOR, pa.list_(pa.float16(), dimension))
+
+
+def to_arrow(rows: Sequence[Row], dimension: int | None) -> pa.Table:
+    """The rows as an Arrow table of :func:`table_schema`."""
+    table = pa.Table.from_pylist([_values(row.record) for row in rows], schema=_SCHEMA)
+    if dimension is None:
+        return table
+    vectors = _vector_array([row.vector for row in rows], dimension)
+    return table.append_column(vector_field(dimension), vectors)
+
+
+def records(table: pa.Table | pa.RecordBatch) -> list[ImageRecord]:
+    """The records of rows that have :data:`RECORD_COLUMNS`."""
+    return [_record(row) for row in table.select(RECORD_COLUMNS).to_pylist()]
+
+
+def stored_vectors(column: pa.ChunkedArray) -> list[StoredVector | None]:
+    """The vectors of a column, as they are stored."""
+    array = column.combine_chunks()
+    present = iter(vector_matrix(column))
+    return [next(present) if valid else None for valid in array.is_valid().to_pylist()]
+
+
+def vector_matrix(column: pa.ChunkedArray) -> NDArray[np.float16]:
+    """The vectors of a column without its nulls, shape ``(n, dimension)``."""
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    matrix: NDArray[np.float16] = values.reshape(-1, column.type.list_size)
+    return matrix
+
+
+def _values(record: ImageRecord) -> dict[str, Any]:
+    values = field_values(record)
+    return {
+        **values,
+        **folded_values(values),
+        "path_bytes": path_bytes(record.path),
+        "device": record.signature.device,
+        "inode": record.signature.inode,
+        "mtime_ns": _clamped(record.signature.mtime_ns),
+        "ctime_ns": _clamped(record.signature.ctime_ns),
+        "word_count": len(str(values["text"]).split()),
+    }
+
+
+def _clamped(nanoseconds: int) -> int:
+    """A time that a column can hold: some file systems know times far beyond the year 2262."""
+    return max(-LARGEST_INTEGER, min(LARGEST_INTEGER, nanoseconds))
+
+
+def _vector_array(vectors: Sequence[StoredVector | None], dimension: int) -> pa.Array:
+    nothing = np.zeros(dimension, dtype=np.float16)
+    flat = np.concatenate([nothing if vector is None else vector for vector in vectors] or [nothing[:0]])
+    missing = pa.array([vector is None for vector in vectors], type=pa.bool_())
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), dimension, mask=missing)
+
+
+def _record(row: dict[str, Any]) -> ImageRecord:
+    metadata = {name: row[name] for name in METADATA_FIELDS}
+    metadata["keywords"] = tuple(row["keywords"])
+    return ImageRecord(
+        id=row["id"],
+        path=os.fsdecode(row["path_bytes"]),
+        signature=Signature(row["device"], row["inode"], row["size"], row["mtime_ns"], row["ctime_ns"]),
+        content_hash=row["content_hash"],
+        metadata=Metadata(**metadata),
+        indexed_at=row["indexed_at"],
+    )

@@ -1,0 +1,47 @@
+"""Shared fixtures: a small random OpenCLIP checkpoint on disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MAKE_CHECKPOINT = """
+import json, sys, torch, open_clip
+from pathlib import Path
+from safetensors.torch import save_file
+
+folder, size, patch, width, layers = Path(sys.argv[1]), *map(int, sys.argv[2:])
+config = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": size, "patch_size": patch, "width": width, "head_width": 32, "layers": layers},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+}
+preprocess = {
+    "mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711],
+    "interpolation": "bicubic", "resize_mode": "shortest",
+}
+torch.manual_seed(7)
+model = open_clip.CLIP(**config)
+save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
+(folder / "open_clip_config.json").write_text(text)
+"""
+
+
+def make_checkpoint(folder: Path, *, size: int = 64, patch: int = 16, width: int = 64, layers: int = 2) -> Path:
+    """A randomly initialised OpenCLIP model, saved as any ``local-dir:`` model is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = [str(n) for n in (size, patch, width, layers)]
+    command = [sys.executable, "-W", "ignore", "-c", MAKE_CHECKPOINT, str(folder), *numbers]
+    subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model: real in every way but that it knows nothing."""
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))

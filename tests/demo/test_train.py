@@ -1,0 +1,80 @@
+"""Training, in miniature: a few steps give a checkpoint that OpenCLIP loads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from imagedbd.demo.captions import FACETS, Caption
+from imagedbd.demo.pool import facet_numbers
+from imagedbd.demo.scenes import Scene
+from imagedbd.demo.train import CONFIG_NAME, WEIGHTS_NAME, Recipe, Trainer, contrastive_loss, truths
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MINIATURE = Recipe(steps=3, batch=8, pool=16, unseen=4, warm_up_steps=1)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained")
+    Trainer(MINIATURE, seed=1).run(out)
+    return out
+
+
+def test_the_result_loads_like_any_other_checkpoint(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    name = f"local-dir:{trained}"
+    model, _, preprocess = open_clip.create_model_and_transforms(name)
+    tokens = open_clip.get_tokenizer(name)(["a red car", "a blue cat"])
+    assert tokens.shape == (2, 24)
+    assert model.encode_text(tokens).shape == (2, 64)
+    assert preprocess.transforms[-1].mean == [0.5, 0.5, 0.5]
+    for name, tensor in load_file(trained / WEIGHTS_NAME).items():
+        assert torch.equal(model.state_dict()[name], tensor.to(model.state_dict()[name].dtype)), name
+
+
+def test_rows_of_words_never_seen_are_zero(trained: Path) -> None:
+    rows = load_file(trained / WEIGHTS_NAME)["token_embedding.weight"]
+    assert rows.dtype == torch.float16
+    assert 2 < int(rows.any(dim=1).sum()) < 200
+
+
+def test_the_same_seed_gives_the_same_checkpoint(trained: Path, tmp_path: Path) -> None:
+    Trainer(MINIATURE, seed=1).run(tmp_path)
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_caption_is_true_of_every_picture_that_shows_what_it_mentions() -> None:
+    scenes = [
+        Scene("car", "red", "day", "left", "city", 1),
+        Scene("car", "red", "night", "right", "snow", 2),
+        Scene("car", "blue", "night", "right", "snow", 3),
+    ]
+    captions = [
+        Caption("a red car", frozenset({"subject", "colour"})),
+        Caption("a red car at night", frozenset({"subject", "colour", "time"})),
+        Caption("cars", frozenset({"subject"})),
+    ]
+    facets = facet_numbers(scenes)
+    assert facets.shape == (3, len(FACETS))
+    assert truths(captions, facets).tolist() == [
+        [True, True, False],
+        [False, True, False],
+        [True, True, True],
+    ]
+
+
+def test_the_loss_is_lowest_where_texts_point_at_their_pictures() -> None:
+    rows = torch.eye(4)
+    true = torch.eye(4, dtype=torch.bool)
+    scale = torch.tensor(20.0)
+    right = contrastive_loss(rows, rows, scale, true)
+    wrong = contrastive_loss(rows, rows.roll(1, dims=0), scale, true)
+    assert right < 1e-6 < wrong

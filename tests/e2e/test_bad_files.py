@@ -1,0 +1,103 @@
+"""One bad file is one line in ``imagedb failures``, or is skipped and explained; all others are indexed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+from pictures import encoded, save
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from machine import Machine
+
+
+def bomb() -> bytes:
+    """A PNG of a few hundred bytes that asks for 60,000 by 60,000 pixels."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def make_bad_files(folder: Path) -> set[str]:
+    """Files that cannot be decoded; returns their names."""
+    contents = {
+        "empty.jpg": b"",
+        "text.jpg": b"this is no picture",
+        "zeros.png": b"\0" * 5000,
+        "truncated.jpg": encoded(1)[:3000],
+        "bomb.png": bomb(),
+        "postscript.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n",
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return set(contents)
+
+
+def test_bad_files_are_reported_and_everything_else_is_indexed(machine: Machine) -> None:
+    bad = make_bad_files(machine.photos)
+    hostile = [b"line\nbreak.jpg", b"quote'\".jpg", b"' OR 1=1 --.jpg", b"bytes\xff\xfe.jpg", b"-rf.jpg"]
+    for number, name in enumerate(hostile):
+        with open(os.path.join(os.fsencode(machine.photos), name), "wb") as file:
+            file.write(encoded(100 + number))
+    save(machine.photos / "wrong-suffix.png", 50, format="JPEG")
+    os.mkfifo(machine.photos / "fifo.jpg")
+    os.symlink("wrong-suffix.png", machine.photos / "link.jpg")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(machine.photos / "socket.jpg"))
+        machine.start()
+        machine.wait()
+
+    failures = {os.path.basename(row["path"]): row for row in machine.json("failures")}
+    assert set(failures) == bad
+    assert all(row["reason"] and row["attempts"] == 1 for row in failures.values())
+    names = {os.path.basename(os.fsencode(row["path"])) for row in machine.json("list")}
+    assert names == {*hostile, b"wrong-suffix.png"}
+    for name in ("fifo.jpg", "link.jpg", "socket.jpg"):
+        answer = machine.json("why", str(machine.photos / name))
+        assert answer["state"] == "skipped"
+        assert answer["reason"]
+
+
+def test_hostile_names_come_out_whole_in_every_form(machine: Machine) -> None:
+    name = b"new\nline \xff'\".jpg"
+    path = os.path.join(os.fsencode(machine.photos), name)
+    with open(path, "wb") as file:
+        file.write(encoded(1))
+    machine.start()
+    machine.wait()
+    found = machine.run("search", "--image", path, "-0")
+    assert found.stdout == path + b"\0", found.stderr
+    (row,) = machine.json("search", "--image", path)
+    assert os.fsencode(row["path"]) == path
+
+
+def test_a_mended_file_leaves_the_failures(machine: Machine) -> None:
+    (machine.photos / "a.jpg").write_bytes(b"not yet")
+    machine.start()
+    machine.wait()
+    assert len(machine.json("failures")) == 1
+    save(machine.photos / "a.jpg", 1)
+    machine.wait()
+    assert machine.run("failures", "--json").stdout.strip() == b"[]"
+    assert machine.listed() == {"photos/a.jpg"}
+
+
+def test_a_picture_that_is_overwritten_with_rubbish_leaves_the_index(machine: Machine) -> None:
+    save(machine.photos / "a.jpg", 1)
+    machine.start()
+    machine.wait()
+    (machine.photos / "a.jpg").write_bytes(b"rubbish")
+    machine.wait()
+    assert machine.listed() == set()
+    (failure,) = machine.json("failures")
+    assert failure["path"] == str(machine.photos / "a.jpg")
+    assert machine.json("status")["store"]["rows"] == 0

@@ -1,0 +1,92 @@
+"""A real daemon in a process of its own, and the real command line to talk to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_S = 60.0
+
+
+class Machine:
+    """One user's home: roots, configuration, data, and perhaps a daemon that runs on them."""
+
+    def __init__(self, home: Path, model: str) -> None:
+        self.home = home
+        self.model = model
+        self.photos = home / "photos"
+        self.photos.mkdir()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("IMAGEDBD_")},
+            "IMAGEDBD_CONFIG": str(home / "config.toml"),
+            "IMAGEDBD_DATA_DIR": str(home / "data"),
+            "IMAGEDBD_SOCKET": str(home / "run" / "s.sock"),
+            "IMAGEDBD_MODEL": model,
+            "IMAGEDBD_DTYPE": "fp32",
+            "HF_HUB_OFFLINE": "1",
+            "NO_COLOR": "1",
+            "COLUMNS": "200",
+        }
+
+    def start(self, *arguments: str, roots: list[Path] | None = None) -> None:
+        """Start the daemon and return when it answers."""
+        command = [sys.executable, "-m", "imagedbd", "run", "--no-pull", *arguments]
+        for root in [self.photos] if roots is None else roots:
+            command += ["--root", str(root)]
+        log = (self.home / "log").open("ab")
+        with log:
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.until(lambda: self.run("status").returncode == 0, START_TIMEOUT_S)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End the daemon and return its exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        status = self.process.wait(timeout=30)
+        self.process = None
+        return status
+
+    def run(self, *arguments: str | bytes, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        """One call of ``imagedb``."""
+        command: list[str | bytes] = [sys.executable, "-m", "imagedbd.cli.main", *arguments]
+        return subprocess.run(
+            command, env=self.environment, input=stdin, capture_output=True, check=False, timeout=100
+        )
+
+    def json(self, *arguments: str | bytes) -> Any:
+        """What a successful ``imagedb … --json`` prints."""
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr.decode()
+        return json.loads(done.stdout)
+
+    def wait(self) -> None:
+        done = self.run("wait", "--timeout", "80")
+        assert done.returncode == 0, done.stderr.decode() + self.log()
+
+    def listed(self) -> set[str]:
+        """Paths in the index, relative to the home."""
+        return {os.path.relpath(row["path"], self.home) for row in self.json("list")}
+
+    def log(self) -> str:
+        return (self.home / "log").read_text(errors="replace")
+
+    def until(self, condition: Callable[[], bool], timeout: float = 20.0) -> None:
+        """Wait for something that must happen by itself."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"did not happen in {timeout:g} s\n{self.log()}"
+            assert self.process is None or self.process.poll() is None, self.log()
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()

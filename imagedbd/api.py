@@ -135,6 +135,7 @@ def create_app(library: Library) -> ASGIApp:
     )
     app.add_exception_handler(errors.ImagedbError, _error_response)
     app.add_exception_handler(RequestValidationError, _invalid_response)
+    app.add_exception_handler(Exception, _bug_response)
     _add_reading(app, library)
     _add_steering(app, library)
     _add_page(app)
@@ -276,6 +277,11 @@ def _invalid_response(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type alone
     faults = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
     return AsciiJSON(error_body(errors.UsageError(f"The request does not fit: {faults}.")), 422)
+
+
+def _bug_response(_: Request, error: Exception) -> JSONResponse:
+    described = f"The daemon met a bug: {type(error).__name__}: {error}. Its log has the details."
+    return AsciiJSON(error_body(errors.ImagedbError(described)), 500)
 
 
 def _describe(schema: dict[str, Any]) -> str:

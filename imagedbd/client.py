@@ -136,10 +136,14 @@ class Client:
             raise ProtocolError(f"The daemon's answer broke off: {error}.") from error
 
     def _error(self, status: int, text: bytes) -> ImagedbError:
-        answer = _decode(text)
+        try:
+            answer = _decode(text)
+        except ProtocolError:  # a fault that the daemon itself did not expect
+            answer = None
         described = answer.get("error") if isinstance(answer, dict) else None
         if not isinstance(described, dict):
-            return ProtocolError(f"The daemon answered with HTTP status {status}.{self._version_hint()}")
+            hint = self._version_hint() or " Its log says more."
+            return ProtocolError(f"The daemon answered with HTTP status {status}.{hint}")
         message = str(described.get("message", ""))
         kind = ERRORS_BY_NAME.get(str(described.get("name")), ImagedbError)
         if kind is ExpressionError:

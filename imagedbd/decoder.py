@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -88,7 +88,7 @@ class Decoder:
 
     The first call starts the server process (about 0.3 s), a first call after a pause the workers only.
 
-    :param workers: processes for indexing; query pictures have one more of their own.
+    :param workers: processes for indexing, by default one a core; query pictures have one more of their own.
     :param idle_s: seconds after which unused processes are stopped.
     """
 
@@ -96,7 +96,7 @@ class Decoder:
         self, workers: int | None = None, limits: Limits | None = None, idle_s: float = IDLE_S
     ) -> None:
         self._limits = limits or Limits()
-        self._capacity = workers or os.cpu_count() or 1
+        self._capacity = workers or len(os.sched_getaffinity(0))
         self._indexing = _Pool("index", self._capacity, self._limits, INDEXING_NICENESS, idle_s)
         self._queries = _Pool("query", 1, self._limits, 0, idle_s)
 
@@ -122,6 +122,12 @@ class Decoder:
         """Stop the processes that have had nothing to do for so long; they come back when needed."""
         self._indexing.stop_idle(seconds)
         self._queries.stop_idle(seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Stop all workers now; what was not done yet fails with :class:`ImagedbError`."""

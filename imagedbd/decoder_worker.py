@@ -23,6 +23,7 @@ from imagedbd.datatypes import Decoded, Metadata, Signature
 from imagedbd.errors import PictureChangedError, PictureError, PictureMissingError
 from imagedbd.metadata import read_metadata
 from imagedbd.pixels import to_pixels
+from imagedbd.png_chunks import metadata_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,7 +177,8 @@ def _os_reason(error: OSError) -> str:
 
 def _decode(data: bytes, preprocess: Preprocess | None, limits: Limits) -> tuple[Metadata, Pixels | None]:
     try:
-        with _careful_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        readable = io.BytesIO(metadata_first(data))
+        with _careful_pillow(), Image.open(readable, formats=FORMATS) as image:
             _check_pixels(image, limits)
             metadata = read_metadata(data, image)
             pixels = None if preprocess is None else to_pixels(image, preprocess, metadata.orientation)

@@ -25,7 +25,7 @@ from imagedbd.tag_values import Place, joined, keywords, line, moment, place, po
 logging.getLogger("exifread").setLevel(logging.CRITICAL)
 
 _PREFIX = b"Exif\0\0"
-_READ_BUDGET: Final = 50_000
+_READ_BUDGET: Final = 20_000
 _READ_BYTES: Final = 64 << 10
 _TEXT_BYTES: Final = 256 << 10
 

@@ -351,6 +351,8 @@ _ISO_DATE = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
+_FIRST_MOMENT = (1, 1, 1, 0, 0, 0)
+
 _AFTER_ALL_DATES = "9999-12-31T23:59:60"
 
 
@@ -385,8 +387,9 @@ def _no_date(value: str) -> UsageError:
 
 
 def _first_moment(match: re.Match[str], *, utc: bool) -> datetime:
-    year, month, day, hour, minute, second = (int(part) if part else None for part in match.groups()[:6])
-    wall = datetime(year or 0, month or 1, day or 1, hour or 0, minute or 0, second or 0, tzinfo=UTC)
+    given = tuple(int(part) for part in match.groups()[:6] if part is not None)
+    year, month, day, hour, minute, second = given + _FIRST_MOMENT[len(given) :]
+    wall = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     return wall - _offset(match["offset"]) if utc else wall
 
 

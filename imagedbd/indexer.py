@@ -64,13 +64,18 @@ RATE_WINDOW_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """:param known: content hashes at which the decoder stops."""
+    """One file in work.
+
+    :param known: content hashes at which the decoder stops.
+    :param must_embed: what seems known is not: its vector was looked for, and nobody has it.
+    """
 
     change: FileChange
     signature: Signature
     attempts: int
     model_generation: int
     known: frozenset[str] = frozenset()
+    must_embed: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,19 +268,39 @@ class Indexer:
                 self._sort(job, decoded)
 
     def _sort(self, job: _Job, decoded: Decoded) -> None:
-        picture = _Picture(job, decoded)
         if decoded.pixels is not None:
-            if (followers := self._followers.get(decoded.content_hash)) is not None:
-                followers.append(picture)
-            else:
-                self._followers[decoded.content_hash] = []
-                self._decoded.append(picture)
+            self._sort_pixels(_Picture(job, decoded))
         elif decoded.content_hash in job.known:
             self._add_finished(Finished(job.change, decoded, attempts=job.attempts, known=True))
         elif job.model_generation != self._model_generation:
             self._again(job.change, settled=True)
         else:
             self._add_finished(Finished(job.change, decoded, attempts=job.attempts))
+
+    def _sort_pixels(self, picture: _Picture) -> None:
+        """To the model, unless a twin is there already or got its vector while this one was decoded."""
+        job, content_hash = picture.job, picture.decoded.content_hash
+        if (followers := self._followers.get(content_hash)) is not None:
+            followers.append(picture)
+        elif (twin := self._uncommitted(content_hash)) is not None:
+            self._add_finished(Finished(job.change, picture.decoded, twin.vector, job.attempts))
+        elif not job.must_embed and self._is_known(content_hash):
+            decoded = replace(picture.decoded, pixels=None)
+            self._add_finished(Finished(job.change, decoded, attempts=job.attempts, known=True))
+        else:
+            self._followers[content_hash] = []
+            self._decoded.append(picture)
+
+    def _uncommitted(self, content_hash: str) -> Finished | None:
+        same = (item for item in self._work.finished if item.decoded.content_hash == content_hash)
+        return next((item for item in same if item.vector is not None), None)
+
+    def _is_known(self, content_hash: str) -> bool:
+        held = {PictureState.INDEXED, PictureState.PENDING}
+        if any(entry.state in held for entry in self._ledger.by_hash(content_hash)):
+            return True
+        info = self._embedder.info
+        return info is not None and self._ledger.kept_vector(content_hash, info.key) is not None
 
     def _embed(self) -> None:
         while len(self._embedding) < BATCHES_IN_FLIGHT and (batch := self._next_batch()):
@@ -366,8 +391,9 @@ class Indexer:
             return
         self._work = Work()
         for item in unresolved:
-            job = _Job(item.change, item.decoded.signature, item.attempts, self._model_generation)
-            self._decode(job)
+            generation = self._model_generation
+            signature = item.decoded.signature
+            self._decode(_Job(item.change, signature, item.attempts, generation, must_embed=True))
         again = {item.change for item in unresolved}
         for change in work.changes():
             if change not in again:

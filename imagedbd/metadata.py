@@ -60,7 +60,7 @@ def read_metadata(data: bytes, image: ImageFile) -> Metadata:
     facts = _first_of((exif.surely, xmp, iptc, file_text, exif.perhaps), _FACTS)
     words = _first_of((xmp, iptc, exif.surely, file_text), _WORDS)
     lat, lon = _first_place((exif.surely, xmp))
-    width, height = shown_size(image.size, facts["orientation"])
+    width, height = shown_size(image, facts["orientation"])
     return Metadata(
         format=_format(image),
         width=width,

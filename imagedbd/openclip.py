@@ -179,9 +179,10 @@ def _is_local(name: str, tag: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     config = open_clip.get_pretrained_cfg(name, tag)
-    repository = str(config.get("hf_hub") or "").strip("/")
+    # As OpenCLIP reads it: OWNER/NAME/, or OWNER/NAME/FILE.
+    repository, file_name = os.path.split(str(config.get("hf_hub") or ""))
     if repository:
-        files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+        files = (file_name,) if file_name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
         return any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
     return bool(config.get("url")) and _download_target(config["url"]).is_file()
 

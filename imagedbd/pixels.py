@@ -42,12 +42,16 @@ _UPRIGHT: dict[int, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 """Exif 2.32, tag Orientation (0x0112): the stored value, and what turns such a picture upright."""
+_RIGHT_ANGLES = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
-def shown_size(stored: Size, orientation: int | None) -> Size:
-    """The size of the picture as shown, from its stored size and its Exif orientation."""
-    width, height = stored
-    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+def shown_size(image: Image.Image, orientation: int | None) -> Size:
+    """The size of the picture as shown.
+
+    :param image: opened; decoded or not.
+    :param orientation: the Exif orientation, 1 to 8; ``None`` means upright.
+    """
+    return _swapped(image.size, _turn_left_to_us(image, orientation))
 
 
 def to_pixels(image: Image.Image, preprocess: Preprocess, orientation: int | None = None) -> Pixels:
@@ -62,11 +66,11 @@ def to_pixels(image: Image.Image, preprocess: Preprocess, orientation: int | Non
     :raises OSError: (and other errors of Pillow's) if the file's data are damaged.
     :raises ValueError: if OpenCLIP knows no such resize mode.
     """
-    shown = shown_size(image.size, orientation)
-    resized = _resized_size(shown, preprocess)
-    _reduce_while_decoding(image, shown_size(resized, orientation))
+    turn = _turn_left_to_us(image, orientation)
+    resized = _resized_size(_swapped(image.size, turn), preprocess)
+    _reduce_while_decoding(image, _swapped(resized, turn))
     image.load()
-    rgb = _to_rgb(_upright(image, orientation))
+    rgb = _to_rgb(image if turn is None else image.transpose(turn))
     return np.array(_resize_and_crop(rgb, resized, preprocess))
 
 
@@ -76,11 +80,14 @@ def _reduce_while_decoding(image: Image.Image, resized: Size) -> None:
     image.draft(None, (_DRAFT_FACTOR * width, _DRAFT_FACTOR * height))
 
 
-def _upright(image: Image.Image, orientation: int | None) -> Image.Image:
-    if image.format == "TIFF":  # Pillow turns these upright itself, as it loads them
-        return image
-    turn = _UPRIGHT.get(orientation or 1)
-    return image if turn is None else image.transpose(turn)
+def _turn_left_to_us(image: Image.Image, orientation: int | None) -> Image.Transpose | None:
+    """TIFF files have the size as shown from the start, and Pillow turns them itself as it decodes them."""
+    return None if image.format == "TIFF" else _UPRIGHT.get(orientation or 1)
+
+
+def _swapped(size: Size, turn: Image.Transpose | None) -> Size:
+    """What a turn makes of a size; the same turn leads back."""
+    return (size[1], size[0]) if turn in _RIGHT_ANGLES else size
 
 
 # What a person sees, as 8-bit RGB.

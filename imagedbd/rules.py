@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat as stat_module
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore import GitIgnorePatternError
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
@@ -48,23 +48,33 @@ def _no(reason: str, rule: str | None = None) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class _Patterns:
-    """The patterns of one source, applied to paths relative to a folder.
+class _Pattern:
+    """One line in gitignore syntax.
 
-    :param places: for each pattern where it stands, e.g. ``/pictures/.imagedbignore:3: *.tmp.jpg``.
+    :param ignores: False if the line takes back (``!``) what others ignore.
+    :param place: where it stands, e.g. ``/pictures/.imagedbignore:3: *.tmp.jpg``.
     """
 
+    regex: re.Pattern[str]
+    ignores: bool
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Patterns:
+    """The patterns of one source, applied to paths relative to a folder."""
+
     base: str
-    spec: GitIgnoreSpec
-    places: tuple[str, ...]
+    patterns: tuple[_Pattern, ...]
 
     def decide(self, path: str, *, is_dir: bool) -> Verdict | None:
         """What the last matching pattern says of a path below ``base``; ``None`` if no pattern matches."""
         relative = path[len(self.base.rstrip("/")) + 1 :]
-        found = self.spec.check_file(f"{relative}/" if is_dir else relative, separators=())
-        if found.include is None or found.index is None:
-            return None
-        return _no("is ignored", self.places[found.index]) if found.include else _YES
+        subject = f"{relative}/" if is_dir else relative
+        for pattern in reversed(self.patterns):
+            if pattern.regex.match(subject):
+                return _no("is ignored", pattern.place) if pattern.ignores else _YES
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +164,8 @@ class Rules:
         self.max_file_size = max_file_size
         self.suffixes = suffixes
         self._deepest_first = sorted(self.roots, key=len, reverse=True)
-        self._globs = [_parsed(glob) for glob in ignore_globs]
-        self._glob_places = tuple(f"ignore: {glob}" for glob in ignore_globs)
+        parsed = (_parsed(glob, f"ignore: {glob}") for glob in ignore_globs)
+        self._globs = tuple(pattern for pattern in parsed if pattern)
         self._ignore_files: dict[str, tuple[tuple[int, int, int, int], _Patterns]] = {}
 
     def root_of(self, path: str) -> str | None:
@@ -238,7 +248,7 @@ class Rules:
         for folder in self.excluded:
             if is_within(root, folder):
                 return FolderRules(root, root, _no("lies in a folder of imagedbd's own", folder), self)
-        globs = _Patterns(root, GitIgnoreSpec(self._globs), self._glob_places)
+        globs = _Patterns(root, self._globs)
         own = self.ignore_file(root)
         return FolderRules(root, root, _YES, self, (own, globs) if own else (globs,))
 
@@ -254,28 +264,39 @@ def _checked(folder: str) -> str:
     return folder
 
 
-def _parsed(line: str) -> GitIgnoreSpecPattern:
-    """:raises ValueError: the line is no pattern."""
-    # pathspec lets `folder/**` match the folder too, and nothing could be taken back in below it.
-    if line.rstrip().endswith("/**"):
-        line = f"{line.rstrip()}/*"
+def _parsed(line: str, place: str) -> _Pattern | None:
+    """A line in gitignore syntax; ``None`` for a comment, a blank, and what git passes over.
+
+    pathspec's own matching lets a pattern speak for all that lies below what it matches. A walk asks
+    for each folder on the way, so here a pattern speaks for the very path: then one that takes a folder
+    back takes back no more than git would.
+
+    :raises ValueError: the line is no pattern.
+    """
+    # With git, two stars at the end stand for all that is in the folder; with pathspec for the folder too.
+    line = re.sub(r"(/\*\*)(/?\s*)$", r"\1/*\2", line)
     try:
-        return GitIgnoreSpecPattern(line)
+        regex, ignores = GitIgnoreSpecPattern.pattern_to_regex(line)
     except GitIgnorePatternError as error:
         raise ValueError(f"not a pattern: {line!r}") from error
+    if regex is None or ignores is None:
+        return None
+    if not regex.startswith("^"):
+        # Shortcuts of pathspec's, for any folder and for anything at all.
+        regex = ".*/" if regex.endswith("/)") else ".*"
+    return _Pattern(re.compile(rf"{regex}\Z", re.DOTALL), ignores, place)
 
 
 def _read_ignore_file(folder: str, file: str, stat: os.stat_result) -> _Patterns:
-    patterns: list[GitIgnoreSpecPattern] = []
-    places: list[str] = []
+    patterns: list[_Pattern] = []
     for number, line in enumerate(_ignore_lines(file, stat), start=1):
         try:
-            patterns.append(_parsed(line))
+            pattern = _parsed(line, f"{file}:{number}: {line.strip()}")
         except ValueError as error:
             _log.warning("%s, line %d is left out: %s", file, number, error)
         else:
-            places.append(f"{file}:{number}: {line.strip()}")
-    return _Patterns(folder, GitIgnoreSpec(patterns), tuple(places))
+            patterns += [pattern] if pattern else []
+    return _Patterns(folder, tuple(patterns))
 
 
 def _ignore_lines(file: str, stat: os.stat_result) -> list[str]:

@@ -290,7 +290,7 @@ class _Scan:
         self._have_looked_at_again(top)
 
     def _have_looked_at_again(self, top: str) -> None:
-        """Queue what is being worked on: it was looked at before this scan, and the ledger told nothing of it."""
+        """Queue what is being worked on: it may have gone since, and the ledger does not know it yet."""
         for path in self.queue.in_flight():
             if is_within(path, top):
                 self.queue.put(path, settled=True)

@@ -132,10 +132,9 @@ class Searcher:
             if picture.vector is not None:
                 similarity[picture.record.id] = float(picture.vector @ vector)
         text_score = {match.record.id: match.score for match in worded}
-        rankings = [[match.record for match in ranking] for ranking in (similar, worded)]
         return [
-            Hit(record, 0, score, similarity.get(record.id), text_score.get(record.id))
-            for record, score in fuse(rankings)
+            Hit(match.record, 0, match.score, similarity.get(match.record.id), text_score.get(match.record.id))
+            for match in fuse([similar, worded])
         ]
 
     def _listing(self, query: Query) -> list[Hit]:

@@ -15,6 +15,11 @@ from typing import Any
 START_TIMEOUT_S = 60.0
 
 
+def program(name: str) -> str:
+    """The console script, as the user has it on the path."""
+    return os.path.join(os.path.dirname(sys.executable), name)
+
+
 class Machine:
     """One user's home: roots, configuration, data, and perhaps a daemon that runs on them."""
 
@@ -38,7 +43,7 @@ class Machine:
 
     def start(self, *arguments: str, roots: list[Path] | None = None) -> None:
         """Start the daemon and return when it answers."""
-        command = [sys.executable, "-m", "imagedbd", "run", "--no-pull", *arguments]
+        command = [program("imagedbd"), "run", "--no-pull", *arguments]
         for root in [self.photos] if roots is None else roots:
             command += ["--root", str(root)]
         log = (self.home / "log").open("ab")
@@ -56,7 +61,7 @@ class Machine:
 
     def run(self, *arguments: str | bytes, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         """One call of ``imagedb``."""
-        command: list[str | bytes] = [sys.executable, "-m", "imagedbd.cli.main", *arguments]
+        command: list[str | bytes] = [program("imagedb"), *arguments]
         return subprocess.run(
             command, env=self.environment, input=stdin, capture_output=True, check=False, timeout=100
         )

@@ -7,7 +7,6 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -17,6 +16,8 @@ from imagedbd.cli.output import byte_size, count, home_path
 from imagedbd.errors import ConfigError, DaemonNotRunningError, ImagedbError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from imagedbd.cli.target import Target
     from imagedbd.config import Settings
 
@@ -24,8 +25,24 @@ LOW_SPACE: Final = 1_000_000_000
 """Bytes free below which an index may run out of room soon."""
 COUNTING_S: Final = 5.0
 """Seconds that counting folders may take."""
-PACKAGES: Final = ("torch", "torchvision", "open_clip_torch", "lancedb", "pillow", "watchdog", "fastapi", "uvicorn")
-FORMATS: Final = {"jpg": "JPEG", "zlib": "PNG", "libtiff": "TIFF", "webp": "WebP", "avif": "AVIF", "jpg_2000": "JPEG 2000"}
+PACKAGES: Final = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "lancedb",
+    "pillow",
+    "watchdog",
+    "fastapi",
+    "uvicorn",
+)
+FORMATS: Final = {
+    "jpg": "JPEG",
+    "zlib": "PNG",
+    "libtiff": "TIFF",
+    "webp": "WebP",
+    "avif": "AVIF",
+    "jpg_2000": "JPEG 2000",
+}
 WATCH_LIMIT: Final = "/proc/sys/fs/inotify/max_user_watches"
 
 
@@ -49,7 +66,9 @@ def examine(target: Target) -> Iterator[Finding]:
     try:
         settings = target.settings
     except ConfigError as error:
-        yield Finding("settings", "problem", error.message, "Edit the file; `imagedbd check-config` checks it.")
+        yield Finding(
+            "settings", "problem", error.message, "Edit the file; `imagedbd check-config` checks it."
+        )
         return
     yield _settings(settings)
     status, answer = _ask(target)
@@ -97,7 +116,12 @@ def _formats() -> Iterator[Finding]:
     try:
         from PIL import features
     except ImportError as error:
-        yield Finding("formats", "problem", f"Pillow cannot be imported: {error}.", "pip install --force-reinstall pillow")
+        yield Finding(
+            "formats",
+            "problem",
+            f"Pillow cannot be imported: {error}.",
+            "pip install --force-reinstall pillow",
+        )
         return
     there = {name: bool(features.check(key)) for key, name in FORMATS.items()}
     absent = [name for name, has in there.items() if not has]
@@ -130,7 +154,9 @@ def _ask(target: Target) -> tuple[dict[str, Any] | None, Finding]:
         return status, Finding("daemon", "problem", said, "Stop the daemon and start it again.")
     if status.get("state") == "blocked":
         return status, Finding("daemon", "problem", str(status.get("doing")), "Make room or repair the disk.")
-    return status, Finding("daemon", "ok", f"It answers, as process {status.get('pid')}: {status.get('doing')}")
+    return status, Finding(
+        "daemon", "ok", f"It answers, as process {status.get('pid')}: {status.get('doing')}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +207,9 @@ def _index_files(settings: Settings | _Running) -> Iterator[Finding]:
         yield Finding("index", "ok", f"The ledger and the {settings.store} store are there.")
     elif there:
         lost = next(iter(set(parts) - there))
-        yield Finding("index", "note", f"The {lost} is not there.", "The daemon builds it anew when it starts.")
+        yield Finding(
+            "index", "note", f"The {lost} is not there.", "The daemon builds it anew when it starts."
+        )
     else:
         yield Finding("index", "note", "There is no index yet.", "`imagedbd run` makes it.")
 
@@ -194,11 +222,14 @@ def _socket(settings: Settings) -> Iterator[Finding]:
         return  # whether somebody answers is the next finding
     if found.st_uid != os.geteuid():
         yield Finding(
-            "socket", "problem", f"{home_path(folder)} belongs to another user.", "Name another place with --socket."
+            "socket",
+            "problem",
+            f"{home_path(folder)} belongs to another user.",
+            "Name another place with --socket.",
         )
     elif stat.S_IMODE(found.st_mode) & 0o077:
         yield Finding(
-            "socket", "note", f"Other users can look into {home_path(folder)} (the daemon refuses them all the same).",
+            "socket", "note", f"Others can look into {home_path(folder)}; the daemon refuses them anyhow.",
             f"chmod 700 {folder!r}",
         )  # fmt: skip
     else:
@@ -245,7 +276,8 @@ def _watches(roots: Sequence[str]) -> Iterator[Finding]:
     folders, whole = _count_folders(roots, limit, time.monotonic)
     said = f"{count(folders, 'folder')}{'' if whole else ' or more'}, and {limit:,} can be watched by a user."
     if folders >= limit:
-        fix = f"echo fs.inotify.max_user_watches={max(524_288, 4 * limit)} | sudo tee /etc/sysctl.d/60-inotify.conf && sudo sysctl --system"
+        raised = f"fs.inotify.max_user_watches={max(524_288, 4 * limit)}"
+        fix = f"echo {raised} | sudo tee /etc/sysctl.d/60-inotify.conf && sudo sysctl --system"
         yield Finding("watches", "problem", said, fix)
     else:
         yield Finding("watches", "ok", said)

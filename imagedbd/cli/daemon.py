@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imagedbd import __version__
 from imagedbd.cli import entry, output
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 app = typer.Typer(
     name="imagedbd",
@@ -34,7 +36,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     """What all commands have in common."""
@@ -47,17 +50,21 @@ def options(
         "imagedbd run --store lance --device cuda --dtype bf16",
     )
 )
-def run(
+def run(  # noqa: PLR0917 - typer gives them by name; each is an option
     roots: Annotated[
         list[str] | None,
-        typer.Option("--root", metavar="DIR", help="A folder to watch, beside those in the settings. Repeatable."),
+        typer.Option(
+            "--root", metavar="DIR", help="A folder to watch, beside those in the settings. Repeatable."
+        ),
     ] = None,
     store: Annotated[
         str | None, typer.Option("--store", metavar="lance|faiss", help="Which store holds the index.")
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="SPEC", help="ARCHITECTURE/TAG, hf-hub:OWNER/NAME, local-dir:DIR or demo."),
+        typer.Option(
+            "--model", metavar="SPEC", help="ARCHITECTURE/TAG, hf-hub:OWNER/NAME, local-dir:DIR or demo."
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, xpu or mps.")
@@ -66,7 +73,8 @@ def run(
         str | None, typer.Option("--dtype", metavar="NAME", help="auto, fp32, bf16 or fp16: of the weights.")
     ] = None,
     data_dir: Annotated[
-        str | None, typer.Option("--data-dir", metavar="DIR", help="Where the index is kept. Also IMAGEDBD_DATA_DIR.")
+        str | None,
+        typer.Option("--data-dir", metavar="DIR", help="Where the index is kept. Also IMAGEDBD_DATA_DIR."),
     ] = None,
     socket: Annotated[
         str | None, typer.Option("--socket", metavar="FILE", help="Where to answer. Also IMAGEDBD_SOCKET.")
@@ -107,7 +115,9 @@ def run(
     return daemon.run(lambda: load_settings(flags), pull=pull)
 
 
-@app.command("check-config", epilog=entry.examples("imagedbd check-config", "imagedbd check-config --config my.toml"))
+@app.command(
+    "check-config", epilog=entry.examples("imagedbd check-config", "imagedbd check-config --config my.toml")
+)
 def check_config(config: ConfigFile = None) -> None:
     """Say whether the settings are valid; exit code 78 if they are not."""
     from imagedbd.config import load_settings

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from imagedbd.cli import flags, output
 from imagedbd.cli.entry import examples
 from imagedbd.cli.target import target_of
+
+if TYPE_CHECKING:
+    from imagedbd.cli.checkup import Finding
 
 app = typer.Typer()
 
@@ -34,7 +39,7 @@ def doctor(context: typer.Context, as_json: flags.RowsAsJson = False) -> None:
     output.say("All is well.")
 
 
-def _print(findings: list[checkup.Finding]) -> None:
+def _print(findings: list[Finding]) -> None:
     from rich.text import Text
 
     from imagedbd.cli import tables

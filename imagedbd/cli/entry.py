@@ -5,12 +5,12 @@ A traceback never reaches a user who did not ask for one with ``IMAGEDBD_DEBUG=1
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -22,6 +22,8 @@ from imagedbd.cli.target import Target
 from imagedbd.errors import ExpressionError, ImagedbError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from typer.core import TyperGroup
 
 INTERRUPTED: Final = 130
@@ -80,55 +82,53 @@ def _invoke(command: TyperGroup, name: str, arguments: Sequence[str] | None, tar
     # typer would never go below 50 columns by itself.
     columns = min(shutil.get_terminal_size().columns, 90) - 2
     with command.make_context(name, words, obj=target, terminal_width=columns) as context:
-        code = command.invoke(context)
-        sys.stdout.flush()
+        try:
+            code = command.invoke(context)
+        finally:  # data before the words about it, and a closed pipe while it can still be told
+            sys.stdout.flush()
     return code if isinstance(code, int) else 0
 
 
 def _guarded(name: str, action: Callable[[], int]) -> int:
     """An action's exit code, whichever way it ends."""
     try:
-        return action()
+        return _explained(name, action)
     except typer.Exit as end:
-        return _flushed(end.exit_code)
+        return end.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:
         _close_stdout()
         return BROKEN_PIPE
+
+
+def _explained(name: str, action: Callable[[], int]) -> int:
+    """An action's exit code; an error is told in words first."""
+    try:
+        return action()
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
     except typer.TyperException as error:
-        _explain_usage(name, error)
-        return error.exit_code
+        return _report_usage(name, error)
     except ImagedbError as error:
         return _report(name, error)
     except OSError as error:
-        _traceback_if_wanted()
-        output.say(f"{name}: Failed: {_os_error(error)}")
-        _close_stdout()
-        return BUG
+        return _report_os_error(name, error)
     # Whatever else goes wrong is a mistake of ours; the user gets a line that is worth reporting.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 - see above
         return _report_bug(name, error)
-
-
-def _flushed(code: int) -> int:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _close_stdout()
-        return BROKEN_PIPE
-    return code
 
 
 def _close_stdout() -> None:
     # The interpreter flushes once more on its way out, and would complain of the same fault.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError, ValueError):  # not every stream is a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _explain_usage(name: str, error: typer.TyperException) -> None:
+def _report_usage(name: str, error: typer.TyperException) -> int:
     if error.message.startswith("Usage:"):  # a group without a command: the message is its help
         output.say(error.message)
-        return
+        return error.exit_code
     # Which option it was is told only by its parameter, and typer calls that by its metavar.
     parameter = getattr(error, "param", None)
     place = f"{_name_of(parameter)}: " if parameter is not None else ""
@@ -136,15 +136,17 @@ def _explain_usage(name: str, error: typer.TyperException) -> None:
     context = getattr(error, "ctx", None)
     if context is not None:
         output.say(f"{context.get_usage()}\nTry `{context.command_path} --help`.")
+    return error.exit_code
 
 
 def _name_of(parameter: Any) -> str:
-    return max(parameter.opts, key=len) if parameter.param_type_name == "option" else parameter.display_name_raw
+    """The option as it is typed, or the argument as the usage line names it."""
+    is_option = parameter.param_type_name == "option"
+    return str(max(parameter.opts, key=len) if is_option else parameter.display_name_raw)
 
 
 def _report(name: str, error: ImagedbError) -> int:
     _traceback_if_wanted()
-    sys.stdout.flush()
     output.say(f"{name}: {error.title}: {output.printable(error.message)}")
     if isinstance(error, ExpressionError):
         output.say(_pointed_at(error))
@@ -171,9 +173,13 @@ def _pointed_at(error: ExpressionError) -> str:
     return f"{pointed}\n{textwrap.fill(f'Fields: {fields}.', width=min(width, 100), subsequent_indent='  ')}"
 
 
-def _os_error(error: OSError) -> str:
+def _report_os_error(name: str, error: OSError) -> int:
+    _traceback_if_wanted()
     reason = error.strerror or str(error) or type(error).__name__
-    return f"{output.printable(os.fsdecode(error.filename))}: {reason}." if error.filename else f"{reason}."
+    place = f"{output.printable(os.fsdecode(error.filename))}: " if error.filename else ""
+    output.say(f"{name}: Failed: {place}{reason}.")
+    _close_stdout()
+    return BUG
 
 
 def _report_bug(name: str, error: Exception) -> int:

@@ -14,17 +14,22 @@ NulPaths = Annotated[
     bool, typer.Option("-0", "--null", help="Print paths ended by NUL: safe for every name, for `xargs -0`.")
 ]
 
-Limit = Annotated[int, typer.Option("-n", "--limit", metavar="N", min=1, max=10_000, help="How many, at most.")]
+Limit = Annotated[
+    int, typer.Option("-n", "--limit", metavar="N", min=1, max=10_000, help="How many, at most.")
+]
 MinScore = Annotated[
     float | None,
-    typer.Option("--min-score", metavar="S", min=-1, max=1, help="Only pictures at least this similar, -1 to 1."),
+    typer.Option(
+        "--min-score", metavar="S", min=-1, max=1, help="Only pictures at least this similar, -1 to 1."
+    ),
 ]
 Where = Annotated[
     str | None,
-    typer.Option("--where", metavar="EXPR", help="Only pictures that meet this, such as \"width > 1024\"."),
+    typer.Option("--where", metavar="EXPR", help='Only pictures that meet this, such as "width > 1024".'),
 ]
 Folders = Annotated[
-    list[str] | None, typer.Option("--in", metavar="DIR", help="Only pictures in this folder or below. Repeatable.")
+    list[str] | None,
+    typer.Option("--in", metavar="DIR", help="Only pictures in this folder or below. Repeatable."),
 ]
 
 PictureFile = Annotated[str, typer.Argument(metavar="FILE", help="A picture.")]

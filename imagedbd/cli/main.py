@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imagedbd import __version__
 from imagedbd.cli import demo, doctor, entry, models, roots, searching, watching
-from imagedbd.cli.target import ConfigOption, DataDirOption, SocketOption
+from imagedbd.cli.target import (  # noqa: TC001 - typer reads the annotations when it runs
+    ConfigOption,
+    DataDirOption,
+    SocketOption,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typer.core import TyperGroup
 
 app = typer.Typer(
@@ -42,7 +47,8 @@ def options(
     data_dir: DataDirOption = None,
     socket: SocketOption = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     """What all commands have in common; the options' own callbacks have done it all."""
@@ -60,7 +66,7 @@ def _command() -> TyperGroup:
     return command
 
 
-def _accept_everywhere(group: TyperGroup, parameters: Sequence[Any]) -> None:
+def _accept_everywhere(group: Any, parameters: Sequence[Any]) -> None:
     """Let options stand after a command's name too, where a hand types them."""
     for command in group.commands.values():
         command.params.extend(parameters)

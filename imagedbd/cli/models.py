@@ -5,7 +5,6 @@ Only a child process imports OpenCLIP; it says what it knows in JSON.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -39,12 +38,13 @@ app = typer.Typer(
 def list_models(
     context: typer.Context,
     wanted: Annotated[
-        str, typer.Option("--filter", metavar="TEXT", help="Only models with this in their name, in any case.")
+        str,
+        typer.Option("--filter", metavar="TEXT", help="Only models with this in their name, in any case."),
     ] = "",
     as_json: flags.RowsAsJson = False,
 ) -> None:
     """List every model, and whether its weights are on this machine."""
-    with _busy("Asking OpenCLIP…"):
+    with output.busy("Asking OpenCLIP…"):
         known = _child_json("list")
     models = [model for model in known if wanted.casefold() in model["spec"].casefold()]
     if as_json:
@@ -76,7 +76,9 @@ def pull(
     model = target.settings.model if spec is None else _checked(spec)
     output.say(f"Getting {output.printable(model)}.")
     info = _pull(model)
-    output.say(f"{output.printable(info['spec'])} is on this machine; its vectors have {info['dimension']} numbers.")
+    output.say(
+        f"{output.printable(info['spec'])} is on this machine; its vectors have {info['dimension']} numbers."
+    )
     _tell_daemon(target, model)
 
 
@@ -120,7 +122,7 @@ def _pull(model: str) -> dict[str, Any]:
     done = run_showing_progress(_command("pull", model))
     if done.code != 0:
         reason = _last_line(done.words) or f"its process ended with code {done.code}"
-        raise ModelUnavailableError(f"{model} cannot be had: {reason}")
+        raise ModelUnavailableError(reason if model in reason else f"{model} cannot be had: {reason}")
     info: dict[str, Any] = json.loads(done.data)
     return info
 
@@ -140,15 +142,10 @@ def _tell_daemon(target: Target, model: str) -> None:
         output.say(f"The daemon works with {output.printable(status['model']['name'])} and goes on with it.")
         return
     try:
-        with _busy("The daemon is loading it…"):
+        with output.busy("The daemon is loading it…"):
             target.client.load_model()
     except ImagedbError as error:
-        raise ModelUnavailableError(f"The weights are here, but the daemon cannot load them: {error.message}") from error
+        raise ModelUnavailableError(
+            f"The weights are here, but the daemon cannot load them: {error.message}"
+        ) from error
     output.say("The daemon has it loaded.")
-
-
-def _busy(words: str) -> contextlib.AbstractContextManager[Any]:
-    """Something to look at on a terminal while there is nothing to measure."""
-    if not sys.stderr.isatty():
-        return contextlib.nullcontext()
-    return output.console(sys.stderr).status(words)

@@ -1,11 +1,12 @@
-"""How answers are written: data on standard output, words on standard error.
+r"""How answers are written: data on standard output, words on standard error.
 
-Names may hold any byte but NUL and ``/``. JSON carries odd bytes as ``\\udcXX`` escapes, ``--paths`` and
+Names may hold any byte but NUL and ``/``. JSON carries odd bytes as ``\udcXX`` escapes, ``--paths`` and
 ``-0`` write them as they are, and everything meant for eyes goes through :func:`printable`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import io
 import json
@@ -13,12 +14,13 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from imagedbd.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from rich.console import Console, RenderableType
 
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -85,9 +87,9 @@ def note(words: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text on one line, with everything escaped that a terminal would act on rather than show.
+    r"""The text on one line, with everything escaped that a terminal would act on rather than show.
 
-    A byte that is not UTF-8 is written ``\\xff``, a line feed ``\\n``.
+    A byte that is not UTF-8 is written ``\xff``, a line feed ``\n``.
     """
     if text.isprintable():
         return text
@@ -122,6 +124,11 @@ def show(view: RenderableType) -> None:
     with screen.capture() as captured:
         screen.print(view)
     write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def busy(words: str) -> contextlib.AbstractContextManager[Any]:
+    """Something to look at on a terminal while there is nothing to measure."""
+    return console(sys.stderr).status(words) if sys.stderr.isatty() else contextlib.nullcontext()
 
 
 def columns_of_errors() -> int:

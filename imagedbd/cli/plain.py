@@ -6,12 +6,14 @@ whole of ``imagedb status``. The types that our options have need nothing of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 from typer.core import TyperArgument, TyperGroup, TyperOption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Parameter = TyperArgument | TyperOption
 

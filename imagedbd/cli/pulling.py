@@ -12,9 +12,11 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CLEAR_LINE: Final = b"\r\x1b[K"
 

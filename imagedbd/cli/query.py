@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from imagedbd.cli import output
 from imagedbd.errors import QueryPictureError, UsageError
 from imagedbd.formats import is_picture_name
 from imagedbd.text import query_words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 AVERSION: Final = -0.5
 """Weight of ``--not``. Prompts are alike in much (all are prompts), and a full -1 would take that away too:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +13,9 @@ from imagedbd.cli.entry import examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.target import Target, target_of
 from imagedbd.errors import DaemonNotRunningError, NothingMatchedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 app = typer.Typer(
     name="root",
@@ -82,14 +84,22 @@ def list_roots(context: typer.Context, as_json: flags.RowsAsJson = False) -> Non
     if not rows:
         output.say("There is none yet: `imagedb root add DIR`.")
         return
-    columns = [tables.Column("folder"), tables.Column("state"), tables.Column("pictures", room=50, right=True)]
+    columns = [
+        tables.Column("folder"),
+        tables.Column("state"),
+        tables.Column("pictures", room=50, right=True),
+    ]
     tables.print_table(columns, [_row(root) for root in rows])
 
 
 def _row(root: Mapping[str, Any]) -> list[str]:
     reason = f": {output.printable(root['reason'])}" if root.get("reason") else ""
     indexed = root.get("indexed")
-    return [output.home_path(root["path"]), f"{root['state']}{reason}", "" if indexed is None else f"{indexed:,}"]
+    return [
+        output.home_path(root["path"]),
+        f"{root['state']}{reason}",
+        "" if indexed is None else f"{indexed:,}",
+    ]
 
 
 def _status(target: Target) -> dict[str, Any] | None:
@@ -106,7 +116,9 @@ def _config_file(target: Target, status: Mapping[str, Any] | None) -> str:
 
 
 def _configured_rows(target: Target) -> list[dict[str, Any]]:
-    return [{"path": root, "state": "unknown", "indexed": None, "reason": None} for root in target.settings.roots]
+    return [
+        {"path": root, "state": "unknown", "indexed": None, "reason": None} for root in target.settings.roots
+    ]
 
 
 def _check_folder(root: str) -> None:
@@ -125,7 +137,9 @@ def _check_configured(root: str, config_file: str, status: Mapping[str, Any] | N
             f"{root} is watched because the daemon was started with it (--root or IMAGEDBD_ROOTS): "
             "start it without."
         )
-    raise NothingMatchedError(f"{root} is not among the folders in {config_file}. `imagedb root list` shows them.")
+    raise NothingMatchedError(
+        f"{root} is not among the folders in {config_file}. `imagedb root list` shows them."
+    )
 
 
 def _confirm(roots: Sequence[str], status: Mapping[str, Any] | None) -> None:
@@ -148,7 +162,9 @@ def _tell_daemon(target: Target, config_file: str, status: Mapping[str, Any] | N
     if os.environ.get("IMAGEDBD_ROOTS") is not None:
         output.note("IMAGEDBD_ROOTS is set: where it is, the daemon goes by it and not by the file.")
     if status is None:
-        output.say(f"Saved in {output.home_path(config_file)}. The daemon is not running: it reads it at its start.")
+        output.say(
+            f"Saved in {output.home_path(config_file)}. The daemon is not running: it reads it at its start."
+        )
         return
     target.client.reload()
     output.say("The daemon knows. `imagedb status --watch` shows it at work.")

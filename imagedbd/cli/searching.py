@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +13,9 @@ from imagedbd.cli.entry import ExplainedUsageError, examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.target import Target, target_of
 from imagedbd.errors import ImagedbError, NothingMatchedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 app = typer.Typer()
 
@@ -28,7 +30,7 @@ app = typer.Typer()
         "curl -s https://example.org/cat.jpg | imagedb search --image -",
     )
 )
-def search(
+def search(  # noqa: PLR0917 - typer gives them by name; each is an option
     context: typer.Context,
     bare: Annotated[
         str | None,
@@ -40,35 +42,45 @@ def search(
     ] = None,
     image: Annotated[
         list[str] | None,
-        typer.Option("--image", metavar="FILE", help="Pictures like this one; - is standard input. Repeatable."),
+        typer.Option(
+            "--image", metavar="FILE", help="Pictures like this one; - is standard input. Repeatable."
+        ),
     ] = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option("--prompt", metavar="TEXT", help="Pictures that show this. Repeatable."),
     ] = None,
     text: Annotated[
-        str | None, typer.Option("--text", metavar="TEXT", help="Pictures whose metadata has all of these words.")
+        str | None,
+        typer.Option("--text", metavar="TEXT", help="Pictures whose metadata has all of these words."),
     ] = None,
     unwanted: Annotated[
         list[str] | None,
-        typer.Option("--not", metavar="TEXT", help="Away from this; half the weight of a prompt. Repeatable."),
+        typer.Option(
+            "--not", metavar="TEXT", help="Away from this; half the weight of a prompt. Repeatable."
+        ),
     ] = None,
     where: flags.Where = None,
     folders: flags.Folders = None,
     after: Annotated[
-        str | None, typer.Option("--after", metavar="DATE", help="Taken on this date or later: 2024, 2024-05, ….")
+        str | None,
+        typer.Option("--after", metavar="DATE", help="Taken on this date or later: 2024, 2024-05, …."),
     ] = None,
-    before: Annotated[str | None, typer.Option("--before", metavar="DATE", help="Taken before this date.")] = None,
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="DATE", help="Taken before this date.")
+    ] = None,
     camera: Annotated[
         str | None, typer.Option("--camera", metavar="TEXT", help="Part of the camera's make or model.")
     ] = None,
     near: Annotated[
-        str | None, typer.Option("--near", metavar="LAT,LON[,KM]", help="Taken within KM kilometres of a place (10).")
+        str | None,
+        typer.Option("--near", metavar="LAT,LON[,KM]", help="Taken within KM kilometres of a place (10)."),
     ] = None,
     limit: flags.Limit = 10,
     min_score: flags.MinScore = None,
     sort: Annotated[
-        str, typer.Option("--sort", metavar="score|date", help="Order of what was found; date is newest first.")
+        str,
+        typer.Option("--sort", metavar="score|date", help="Order of what was found; date is newest first."),
     ] = "score",
     as_json: flags.RowsAsJson = False,
     jsonl: flags.JsonLines = False,
@@ -92,16 +104,14 @@ def search(
     if not terms and words is None and not narrowing:
         raise ExplainedUsageError("There is nothing to look for.", _EXAMPLES)
     target = target_of(context)
-    answer = target.client.search(
-        terms, text=words, limit=limit, min_score=min_score, sort=sort, **narrowing
-    )
+    answer = target.client.search(terms, text=words, limit=limit, min_score=min_score, sort=sort, **narrowing)
     _answer(target, answer, form)
 
 
 @app.command(
     epilog=examples("imagedb similar holiday.jpg", "imagedb similar holiday.jpg --min-score 0.9 --paths")
 )
-def similar(
+def similar(  # noqa: PLR0917 - as above
     context: typer.Context,
     file: flags.PictureFile,
     where: flags.Where = None,
@@ -170,10 +180,11 @@ def list_pictures(
         output.write_rows(rows, form)
         return
     # Not a table of rich: that would hold all rows back until the last one is there.
-    number = 0
-    for number, row in enumerate(rows, start=1):
+    empty = True
+    for row in rows:
+        empty = False
         output.write(f"{row.get('state', ''):<8}  {output.short_path(row['path'])}\n")
-    if number == 0:
+    if empty:
         output.say(_why_nothing(target_of(context)))
 
 
@@ -208,7 +219,7 @@ def _why_nothing(target: Target) -> str:
         return "The daemon watches no folder yet: `imagedb root add DIR`."
     if status.get("pending"):
         left = output.count(status["pending"], "picture")
-        return f"Nothing among the pictures indexed so far; {left} to go. `imagedb wait` returns when all are in."
+        return f"Nothing among the pictures indexed so far; {left} to go (`imagedb wait`)."
     if status and not status.get("indexed") and not status.get("waiting"):
         return "The index is empty. `imagedb status` says why."
     return "No picture meets this query."
@@ -217,7 +228,9 @@ def _why_nothing(target: Target) -> str:
 def _print_fields(record: Mapping[str, Any]) -> None:
     """One field a line; what is empty is left out."""
     rows = [
-        (name, _shown(name, value)) for name, value in record.items() if value is not None and value not in ("", [])
+        (name, _shown(name, value))
+        for name, value in record.items()
+        if value is not None and value not in ("", [])
     ]
     tables.print_table([tables.Column("", style="dim"), tables.Column("")], rows)
 
@@ -227,6 +240,8 @@ def _shown(name: str, value: Any) -> str:
         return output.short_path(value)
     if name == "size":
         return f"{value} ({output.byte_size(value)})"
+    if name == "exposure_s" and 0 < value < 0.4:
+        return f"1/{round(1 / value)} s"
     if isinstance(value, list):
         return output.printable(", ".join(map(str, value)))
     return output.printable(str(value))

@@ -6,7 +6,6 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Group
@@ -17,6 +16,8 @@ from imagedbd.cli import output, tables
 from imagedbd.errors import DaemonNotRunningError, ProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import RenderableType
 
     from imagedbd.cli.target import Target
@@ -134,7 +135,9 @@ def _model(status: Mapping[str, Any]) -> Text:
         text.append("\nWays on: " + " or ".join(output.printable(way) for way in model["help"]))
     configured = model.get("configured")
     if configured and configured != model["name"]:
-        text.append(f"\nThe settings name {output.printable(configured)}; the index goes on with its own model.")
+        text.append(
+            f"\nThe settings name {output.printable(configured)}; the index goes on with its own model."
+        )
     return text
 
 
@@ -155,4 +158,3 @@ def _root(root: Mapping[str, Any]) -> Text:
 
 def _state(state: str) -> tuple[str, str]:
     return str(state), _STATE_STYLES.get(str(state), "")
-

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from imagedbd.cli import output
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.table import Table
 
 
@@ -39,7 +40,14 @@ def print_hits(hits: Sequence[Mapping[str, Any]]) -> None:
     for hit in hits:
         score = [f"{hit['score']:.{digits}f}"] if ranked else []
         rows.append(
-            [str(hit["rank"]), *score, output.short_path(hit["path"]), date_of(hit), size_of(hit), camera_of(hit)]
+            [
+                str(hit["rank"]),
+                *score,
+                output.short_path(hit["path"]),
+                date_of(hit),
+                size_of(hit),
+                camera_of(hit),
+            ]
         )
     print_table(columns, rows)
 
@@ -78,6 +86,6 @@ def size_of(record: Mapping[str, Any]) -> str:
 def camera_of(record: Mapping[str, Any]) -> str:
     """``NIKON Z 6`` rather than ``NIKON CORPORATION NIKON Z 6``."""
     make, model = str(record.get("camera_make") or ""), str(record.get("camera_model") or "")
-    brand = make.split(" ")[0]
+    brand = make.split(" ", maxsplit=1)[0]
     named = model if brand.casefold() in model.casefold() else f"{brand.capitalize()} {model}"
     return output.printable(named.strip())

@@ -15,12 +15,15 @@ from imagedbd.errors import UsageError
 app = typer.Typer()
 
 
-@app.command(epilog=examples("imagedb status", "imagedb status --watch", "imagedb status --json | jq .pending"))
+@app.command(
+    epilog=examples("imagedb status", "imagedb status --watch", "imagedb status --json | jq .pending")
+)
 def status(
     context: typer.Context,
     as_json: flags.JsonFlag = False,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Go on showing it until Ctrl-C; into a pipe, a line a change.")
+        bool,
+        typer.Option("--watch", "-w", help="Go on showing it until Ctrl-C; into a pipe, a line a change."),
     ] = False,
 ) -> None:
     """Show what the daemon is doing and what it has."""
@@ -42,7 +45,9 @@ def wait(
     context: typer.Context,
     timeout: Annotated[
         str | None,
-        typer.Option("--timeout", metavar="S", help="Give up after this many seconds (or 2m, 1h) with exit code 124."),
+        typer.Option(
+            "--timeout", metavar="S", help="Give up after this many seconds (or 2m, 1h) with exit code 124."
+        ),
     ] = None,
     as_json: flags.JsonFlag = False,
 ) -> None:
@@ -69,16 +74,23 @@ def failures(
 ) -> None:
     """List the files that could not be indexed, with the reasons."""
     if paths and not retry:
-        raise UsageError("To try files again: `imagedb failures --retry PATH`. To ask about one: `imagedb why PATH`.")
+        raise UsageError(
+            "To try files again: `imagedb failures --retry PATH`. To ask about one: `imagedb why PATH`."
+        )
     client = target_of(context).client
     if retry:
-        _report_retried(client.retry([query.entry_path(path) for path in paths] if paths else None), as_json=as_json)
+        _report_retried(
+            client.retry([query.entry_path(path) for path in paths] if paths else None), as_json=as_json
+        )
         return
     rows = client.failures()
     if as_json:
         output.write_rows(rows, Form.JSON)
         return
-    shown = [[output.short_path(row["path"]), output.printable(row["reason"]), str(row["attempts"])] for row in rows]
+    shown = [
+        [output.short_path(row["path"]), output.printable(row["reason"]), str(row["attempts"])]
+        for row in rows
+    ]
     if not shown:
         output.say("Every picture could be indexed.")
         return
@@ -121,6 +133,8 @@ def _report_retried(answer: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         output.write_json(retried)
     elif retried:
-        output.say(f"Trying {output.count(len(retried), 'file')} again. `imagedb wait` returns when that is done.")
+        output.say(
+            f"Trying {output.count(len(retried), 'file')} again. `imagedb wait` returns when that is done."
+        )
     else:
         output.say("There is no failed file to try again.")

@@ -19,7 +19,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import lancedb
 import numpy as np
@@ -34,6 +34,7 @@ from imagedbd.ranking import best_first, bm25, cosines, unit
 
 from .filters import text_sql, to_sql
 from .lance_rows import (
+    HAS_VECTOR,
     RECORD_COLUMNS,
     VECTOR,
     Row,
@@ -49,6 +50,8 @@ from .syncing import FolderSync, files_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from imagedbd.datatypes import Batch, Condition, ImageRecord, ModelInfo, Vector
 
@@ -176,7 +179,7 @@ class LanceStore:
         )
 
     def _clean_up(self) -> None:
-        """Drop all old versions, and files that an interrupted write left: with nobody reading, they may go."""
+        """Drop old versions, and files that an interrupted write left: with nobody reading, they may go."""
         try:
             self._table.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
         except _ENGINE_ERRORS as error:
@@ -204,7 +207,7 @@ class LanceStore:
 
     @property
     def _dimension(self) -> int | None:
-        return self._manifest.model and self._manifest.model.dimension
+        return None if self.model is None else self.model.dimension
 
     def bind(self, model: ModelInfo) -> None:
         with self._writing, _reported(f"take vectors of {model.spec}"):
@@ -263,12 +266,14 @@ class LanceStore:
         return [Row(record, vectors[record.id]) for record in patches]
 
     def _vectors(self, ids: Sequence[str]) -> dict[str, StoredVector | None]:
-        found: dict[str, StoredVector | None] = {}
-        for table in self._rows_of(ids, ["id", *self._vector_column]):
-            names = table["id"].to_pylist()
-            vectors = stored_vectors(table[VECTOR]) if self._vector_column else [None] * len(names)
-            found.update(zip(names, vectors, strict=True))
-        return found
+        return {
+            key: vector
+            for table in self._rows_of(ids, ["id", *self._vector_column])
+            for key, vector in zip(table["id"].to_pylist(), self._vectors_in(table), strict=True)
+        }
+
+    def _vectors_in(self, table: Any) -> list[StoredVector | None]:
+        return stored_vectors(table[VECTOR]) if self._vector_column else [None] * table.num_rows
 
     def _commit(self, write: Callable[[], object]) -> None:
         """Write one version and make it durable, or go back to the one before."""
@@ -320,21 +325,17 @@ class LanceStore:
                 for picture in self._stored_pictures(table)
             ]
 
-    def _stored_pictures(self, table: pa.Table) -> list[StoredPicture]:
-        found = records(table)
-        if not self._vector_column:
-            return [StoredPicture(record) for record in found]
-        vectors = stored_vectors(table[VECTOR])
+    def _stored_pictures(self, table: Any) -> list[StoredPicture]:
         return [
             StoredPicture(record, None if vector is None else unit(vector))
-            for record, vector in zip(found, vectors, strict=True)
+            for record, vector in zip(records(table), self._vectors_in(table), strict=True)
         ]
 
     @property
     def _vector_column(self) -> list[str]:
         return [] if self._dimension is None else [VECTOR]
 
-    def _rows_of(self, ids: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
+    def _rows_of(self, ids: Sequence[str], columns: list[str]) -> Iterator[Any]:
         for start in range(0, len(ids), _IDS_PER_QUERY):
             some = _ids_sql(ids[start : start + _IDS_PER_QUERY])
             yield self._pictures.search().where(some).select(columns).to_arrow()
@@ -343,7 +344,7 @@ class LanceStore:
         if self._dimension is None:
             return None
         with _reported("look up a vector"):
-            where = f"content_hash = {text_sql(content_hash)} AND {VECTOR} IS NOT NULL"
+            where = f"content_hash = {text_sql(content_hash)} AND {HAS_VECTOR}"
             found = self._pictures.search().where(where).select([VECTOR]).limit(1).to_arrow()
             return unit(vector_matrix(found[VECTOR])[0]) if found.num_rows else None
 
@@ -363,7 +364,7 @@ class LanceStore:
                 kind=KIND,
                 uri=self._folder,
                 rows=self._pictures.count_rows(),
-                vectors=self._pictures.count_rows(f"{VECTOR} IS NOT NULL") if self._vector_column else 0,
+                vectors=self._pictures.count_rows(HAS_VECTOR),
                 bytes_on_disk=sum(_size(entry) for entry in files_below(self._folder)),
             )
 
@@ -377,7 +378,7 @@ class LanceStore:
             return self._nearest(vector, limit, condition)
 
     def _nearest(self, vector: Vector, limit: int, condition: Condition | None) -> list[Match]:
-        """Ask the engine for candidates, more each time, until none that it left out can be among the best."""
+        """Ask the engine for ever more candidates, until none that it left out can be among the best."""
         wanted = limit + _SPARE
         while True:
             found = self._candidates(vector, wanted, condition)
@@ -386,7 +387,7 @@ class LanceStore:
                 return _best(found, similarities, limit)
             wanted *= 4
 
-    def _candidates(self, vector: Vector, limit: int, condition: Condition | None) -> pa.Table:
+    def _candidates(self, vector: Vector, limit: int, condition: Condition | None) -> Any:
         # For vectors of length one the Euclidean distance orders like the cosine, and is faster to compute.
         query = self._pictures.search(unit(vector), vector_column_name=VECTOR).distance_type("l2")
         columns = [*RECORD_COLUMNS, VECTOR, "_distance"]
@@ -407,12 +408,10 @@ class LanceStore:
 
     def _shortest(self, words: Sequence[str], limit: int, condition: Condition | None) -> dict[str, int]:
         """The ids and lengths of the matches that score best: the fewer words, the higher the score."""
-        everything = MatchQuery(" ".join(words), "text", operator=FullTextOperator.AND)
-        query = self._pictures.search(everything, query_type="fts")
+        query = self._pictures.search(_all_of_them(words), query_type="fts")
         columns = ["id", "word_count", "path_bytes", "_score"]
         found = _filtered(query, condition, prefilter=True).limit(_EVERYTHING).select(columns).to_arrow()
-        order = [("word_count", "ascending"), ("path_bytes", "ascending")]
-        best = found.take(pc.select_k_unstable(found, min(limit, found.num_rows), order))
+        best = _first(found, limit, [("word_count", "ascending"), ("path_bytes", "ascending")])
         return dict(zip(best["id"].to_pylist(), best["word_count"].to_pylist(), strict=True))
 
     def _scores(self, words: Sequence[str], lengths: dict[str, int]) -> dict[int, float]:
@@ -475,22 +474,26 @@ def _filtered(query: Any, condition: Condition | None, **how: bool) -> Any:
     return query if condition is None else query.where(to_sql(condition), **how)
 
 
-def _settled(
-    similarities: np.ndarray[Any, np.dtype[np.float32]], distances: pa.ChunkedArray, limit: int
-) -> bool:
+def _all_of_them(words: Sequence[str]) -> Any:
+    return MatchQuery(" ".join(words), "text", fuzziness=0, operator=FullTextOperator.AND)  # type: ignore[call-arg]
+
+
+def _settled(similarities: NDArray[np.float32], distances: Any, limit: int) -> bool:
     """Whether every row that the engine left out is surely worse than the last of the best."""
     least_found = 1.0 - pc.max(distances).as_py() / 2
-    return float(np.sort(similarities)[-limit]) > least_found + _SLACK
+    return bool(np.sort(similarities)[-limit] > least_found + _SLACK)
 
 
-def _best(found: pa.Table, similarities: np.ndarray[Any, np.dtype[np.float32]], limit: int) -> list[Match]:
+def _best(found: Any, similarities: NDArray[np.float32], limit: int) -> list[Match]:
     scored = found.append_column("similarity", pa.array(similarities))
-    order = [("similarity", "descending"), ("path_bytes", "ascending")]
-    best = scored.take(pc.select_k_unstable(scored, min(limit, scored.num_rows), order))
-    return [
-        Match(record, score)
-        for record, score in zip(records(best), best["similarity"].to_pylist(), strict=True)
-    ]
+    best = _first(scored, limit, [("similarity", "descending"), ("path_bytes", "ascending")])
+    scores = best["similarity"].to_pylist()
+    return [Match(record, score) for record, score in zip(records(best), scores, strict=True)]
+
+
+def _first(table: Any, limit: int, order: list[tuple[str, Literal["ascending", "descending"]]]) -> Any:
+    """The rows that come first in an order, in that order."""
+    return table.take(pc.select_k_unstable(table, min(limit, table.num_rows), order))
 
 
 def _size(entry: os.DirEntry[str]) -> int:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 VECTOR: Final = "vector"
 
+HAS_VECTOR: Final = "has_vector"
+"""Whether a row has a vector: to look for nulls among the vectors is to read them all."""
+
 _WORDS = pa.list_(pa.string())
 
 _ARROW_TYPES = {
@@ -56,6 +59,7 @@ _SCHEMA = pa.schema(
         *(pa.field(folded(name), pa.string()) for name in FOLDED_FIELDS),
         pa.field(folded("keywords"), _WORDS),
         pa.field("word_count", pa.int32()),
+        pa.field(HAS_VECTOR, pa.bool_()),
     ]
 )
 
@@ -84,13 +88,13 @@ def table_schema(dimension: int | None) -> pa.Schema:
     return _SCHEMA if dimension is None else _SCHEMA.append(vector_field(dimension))
 
 
-def vector_field(dimension: int) -> pa.Field:
+def vector_field(dimension: int) -> pa.Field[Any]:
     return pa.field(VECTOR, pa.list_(pa.float16(), dimension))
 
 
 def to_arrow(rows: Sequence[Row], dimension: int | None) -> pa.Table:
     """The rows as an Arrow table of :func:`table_schema`."""
-    table = pa.Table.from_pylist([_values(row.record) for row in rows], schema=_SCHEMA)
+    table = pa.Table.from_pylist([_values(row) for row in rows], schema=_SCHEMA)
     if dimension is None:
         return table
     vectors = _vector_array([row.vector for row in rows], dimension)
@@ -102,21 +106,22 @@ def records(table: pa.Table | pa.RecordBatch) -> list[ImageRecord]:
     return [_record(row) for row in table.select(RECORD_COLUMNS).to_pylist()]
 
 
-def stored_vectors(column: pa.ChunkedArray) -> list[StoredVector | None]:
+def stored_vectors(column: pa.ChunkedArray[Any]) -> list[StoredVector | None]:
     """The vectors of a column, as they are stored."""
     array = column.combine_chunks()
     present = iter(vector_matrix(column))
     return [next(present) if valid else None for valid in array.is_valid().to_pylist()]
 
 
-def vector_matrix(column: pa.ChunkedArray) -> NDArray[np.float16]:
+def vector_matrix(column: pa.ChunkedArray[Any]) -> NDArray[np.float16]:
     """The vectors of a column without its nulls, shape ``(n, dimension)``."""
-    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    matrix: NDArray[np.float16] = values.reshape(-1, column.type.list_size)
+    array: Any = column.combine_chunks()
+    matrix: NDArray[np.float16] = array.flatten().to_numpy().reshape(-1, array.type.list_size)
     return matrix
 
 
-def _values(record: ImageRecord) -> dict[str, Any]:
+def _values(row: Row) -> dict[str, Any]:
+    record = row.record
     values = field_values(record)
     return {
         **values,
@@ -127,6 +132,7 @@ def _values(record: ImageRecord) -> dict[str, Any]:
         "mtime_ns": _clamped(record.signature.mtime_ns),
         "ctime_ns": _clamped(record.signature.ctime_ns),
         "word_count": len(str(values["text"]).split()),
+        HAS_VECTOR: row.vector is not None,
     }
 
 
@@ -135,7 +141,7 @@ def _clamped(nanoseconds: int) -> int:
     return max(-LARGEST_INTEGER, min(LARGEST_INTEGER, nanoseconds))
 
 
-def _vector_array(vectors: Sequence[StoredVector | None], dimension: int) -> pa.Array:
+def _vector_array(vectors: Sequence[StoredVector | None], dimension: int) -> pa.Array[Any]:
     nothing = np.zeros(dimension, dtype=np.float16)
     flat = np.concatenate([nothing if vector is None else vector for vector in vectors] or [nothing[:0]])
     missing = pa.array([vector is None for vector in vectors], type=pa.bool_())

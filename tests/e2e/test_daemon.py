@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from machine import program
 from pictures import exif, save
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def test_a_killed_daemon_leaves_no_children(machine: Machine) -> None:
 def test_a_second_daemon_is_refused_and_the_first_goes_on(machine: Machine) -> None:
     machine.start()
     second = subprocess.run(
-        [sys.executable, "-m", "imagedbd", "run"], env=machine.environment, capture_output=True, check=False
+        [program("imagedbd"), "run"], env=machine.environment, capture_output=True, check=False
     )
     assert second.returncode == 75
     assert b"Traceback" not in second.stderr
@@ -77,7 +78,7 @@ def test_a_socket_folder_that_others_may_write_in_is_refused(machine: Machine) -
     (machine.home / "run").mkdir()
     (machine.home / "run").chmod(0o777)
     done = subprocess.run(
-        [sys.executable, "-m", "imagedbd", "run"], env=machine.environment, capture_output=True, check=False
+        [program("imagedbd"), "run"], env=machine.environment, capture_output=True, check=False
     )
     assert done.returncode == 78
     assert str(machine.home / "run").encode() in done.stderr

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pictures import encoded, save
@@ -12,178 +15,148 @@ from pictures import encoded, save
 if TYPE_CHECKING:
     from machine import Machine
 
+numbers = itertools.count(1)
+
+
+@dataclass
+class Corner:
+    """A folder of its own below the shared daemon's root, with three pictures that nobody else has."""
+
+    machine: Machine
+    folder: Path
+    embedded_before: int
+    seed: int
+
+    def listed(self) -> set[str]:
+        """The pictures of this corner in the index, relative to it."""
+        rows = self.machine.json("list")
+        paths = (row["path"] for row in rows)
+        return {os.path.relpath(p, self.folder) for p in paths if p.startswith(f"{self.folder}/")}
+
+    def show(self, name: str) -> dict[str, Any]:
+        record: dict[str, Any] = self.machine.json("show", str(self.folder / name))
+        return record
+
+    def embedded(self) -> int:
+        """How many pictures went through the model since the corner was begun."""
+        total: int = self.machine.json("status")["embeds_total"]
+        return total - self.embedded_before
+
+
+@pytest.fixture(scope="module")
+def alive(shared_machine: Machine) -> Machine:
+    shared_machine.start(roots=[shared_machine.photos, shared_machine.home / "other"])
+    return shared_machine
+
 
 @pytest.fixture
-def running(machine: Machine) -> Machine:
-    """A daemon on three pictures, two of them in a folder."""
-    save(machine.photos / "one.jpg", 1)
-    save(machine.photos / "trip" / "two.png", 2)
-    save(machine.photos / "trip" / "three.webp", 3)
-    machine.start()
-    machine.wait()
-    return machine
+def corner(alive: Machine) -> Corner:
+    number = next(numbers)
+    before = alive.json("status")["embeds_total"]
+    corner = Corner(alive, alive.photos / f"corner{number}", before, 1000 * number)
+    save(corner.folder / "one.jpg", corner.seed + 1)
+    save(corner.folder / "trip" / "two.png", corner.seed + 2)
+    save(corner.folder / "trip" / "three.webp", corner.seed + 3)
+    alive.wait()
+    return corner
 
 
-def test_every_picture_that_is_there_at_the_start_is_indexed(running: Machine) -> None:
-    assert running.listed() == {"photos/one.jpg", "photos/trip/two.png", "photos/trip/three.webp"}
-    status = running.json("status")
-    assert (status["indexed"], status["pending"], status["failed"]) == (3, 0, 0)
-    assert status["embeds_total"] == 3
-    assert status["store"]["vectors"] == 3
+def test_every_picture_that_is_there_is_indexed_once(corner: Corner) -> None:
+    assert corner.listed() == {"one.jpg", "trip/two.png", "trip/three.webp"}
+    assert corner.embedded() == 3
+    status = corner.machine.json("status")
+    assert (status["pending"], status["failed"]) == (0, 0)
+    assert status["indexed"] == status["store"]["rows"] == status["store"]["vectors"]
 
 
-def test_a_new_picture_is_found_by_itself(running: Machine) -> None:
-    save(running.photos / "new.jpg", 4)
-    running.until(lambda: "photos/new.jpg" in running.listed())
+def test_a_new_picture_is_found_by_itself(corner: Corner) -> None:
+    save(corner.folder / "new.jpg", corner.seed + 4)
+    corner.machine.until(lambda: "new.jpg" in corner.listed())
 
 
-def test_an_overwritten_picture_keeps_its_id_and_gets_another_vector(running: Machine) -> None:
-    before = running.json("show", str(running.photos / "one.jpg"))
-    save(running.photos / "one.jpg", 5)
-    running.wait()
-    after = running.json("show", str(running.photos / "one.jpg"))
-    assert after["id"] == before["id"]
-    assert after["content_hash"] != before["content_hash"]
-    assert running.json("status")["embeds_total"] == 4
+def test_an_overwritten_picture_keeps_its_id_and_gets_another_vector(corner: Corner) -> None:
+    before = corner.show("one.jpg")
+    save(corner.folder / "one.jpg", corner.seed + 5)
+    corner.machine.until(lambda: corner.show("one.jpg")["content_hash"] != before["content_hash"])
+    assert corner.show("one.jpg")["id"] == before["id"]
+    assert corner.embedded() == 4
 
 
-def test_a_renamed_picture_is_not_embedded_again_and_keeps_its_id(running: Machine) -> None:
-    before = running.json("show", str(running.photos / "one.jpg"))
-    os.rename(running.photos / "one.jpg", running.photos / "renamed.jpg")
-    running.until(lambda: "photos/renamed.jpg" in running.listed())
-    running.wait()
-    assert "photos/one.jpg" not in running.listed()
-    assert running.json("show", str(running.photos / "renamed.jpg"))["id"] == before["id"]
-    assert running.json("status")["embeds_total"] == 3
+def test_a_renamed_picture_is_not_embedded_again_and_keeps_its_id(corner: Corner) -> None:
+    before = corner.show("one.jpg")
+    os.rename(corner.folder / "one.jpg", corner.folder / "renamed.jpg")
+    corner.machine.until(lambda: corner.listed() == {"renamed.jpg", "trip/two.png", "trip/three.webp"})
+    assert corner.show("renamed.jpg")["id"] == before["id"]
+    assert corner.embedded() == 3
 
 
-def test_a_deleted_picture_is_forgotten(running: Machine) -> None:
-    os.remove(running.photos / "one.jpg")
-    running.until(lambda: "photos/one.jpg" not in running.listed())
+def test_a_deleted_picture_is_forgotten(corner: Corner) -> None:
+    os.remove(corner.folder / "one.jpg")
+    corner.machine.until(lambda: "one.jpg" not in corner.listed())
 
 
-def test_a_picture_that_comes_back_within_a_day_is_not_embedded_again(running: Machine) -> None:
-    content = (running.photos / "one.jpg").read_bytes()
-    os.remove(running.photos / "one.jpg")
-    running.until(lambda: "photos/one.jpg" not in running.listed())
-    (running.photos / "back.jpg").write_bytes(content)
-    running.until(lambda: "photos/back.jpg" in running.listed())
-    assert running.json("status")["embeds_total"] == 3
+def test_a_picture_that_comes_back_is_not_embedded_again(corner: Corner) -> None:
+    before = corner.show("one.jpg")
+    content = (corner.folder / "one.jpg").read_bytes()
+    os.remove(corner.folder / "one.jpg")
+    corner.machine.until(lambda: "one.jpg" not in corner.listed())
+    (corner.folder / "back.jpg").write_bytes(content)
+    corner.machine.until(lambda: "back.jpg" in corner.listed())
+    assert corner.show("back.jpg")["id"] == before["id"]
+    assert corner.embedded() == 3
 
 
-def test_a_copy_is_not_embedded_again_and_is_a_picture_of_its_own(running: Machine) -> None:
-    shutil.copy(running.photos / "one.jpg", running.photos / "copy.jpg")
-    running.wait()
-    rows = {os.path.basename(row["path"]): row for row in running.json("list")}
-    assert rows["copy.jpg"]["content_hash"] == rows["one.jpg"]["content_hash"]
-    assert rows["copy.jpg"]["id"] != rows["one.jpg"]["id"]
-    assert running.json("status")["embeds_total"] == 3
+def test_a_copy_is_not_embedded_again_and_is_a_picture_of_its_own(corner: Corner) -> None:
+    shutil.copy(corner.folder / "one.jpg", corner.folder / "copy.jpg")
+    corner.machine.until(lambda: "copy.jpg" in corner.listed())
+    copy, original = corner.show("copy.jpg"), corner.show("one.jpg")
+    assert copy["content_hash"] == original["content_hash"]
+    assert copy["id"] != original["id"]
+    assert corner.embedded() == 3
 
 
-def test_twin_pictures_that_arrive_together_are_embedded_once(running: Machine) -> None:
+def test_twin_pictures_that_arrive_together_are_embedded_once(corner: Corner) -> None:
     for name in ("a.jpg", "b.jpg", "c.jpg"):
-        (running.photos / name).write_bytes(encoded(9))
-    running.wait()
-    assert len(running.listed()) == 6
-    assert running.json("status")["embeds_total"] == 4
+        (corner.folder / name).write_bytes(encoded(corner.seed + 9))
+    corner.machine.wait()
+    assert len(corner.listed()) == 6
+    assert corner.embedded() == 4
 
 
-def test_two_pictures_that_swap_names_are_not_embedded_again(running: Machine) -> None:
-    hashes = {row["path"]: row["content_hash"] for row in running.json("list")}
-    one, two = running.photos / "one.jpg", running.photos / "trip" / "two.png"
-    os.rename(one, running.photos / "tmp")
+def test_two_pictures_that_swap_names_are_not_embedded_again(corner: Corner) -> None:
+    one, two = corner.folder / "one.jpg", corner.folder / "trip" / "two.png"
+    hashes = corner.show("one.jpg")["content_hash"], corner.show("trip/two.png")["content_hash"]
+    os.rename(one, corner.folder / "tmp")
     os.rename(two, one)
-    os.rename(running.photos / "tmp", two)
-    running.wait()
-    now = {row["path"]: row["content_hash"] for row in running.json("list")}
-    assert now[str(one)] == hashes[str(two)]
-    assert now[str(two)] == hashes[str(one)]
-    assert running.json("status")["embeds_total"] == 3
+    os.rename(corner.folder / "tmp", two)
+    corner.machine.wait()
+    assert (corner.show("trip/two.png")["content_hash"], corner.show("one.jpg")["content_hash"]) == hashes
+    assert corner.embedded() == 3
 
 
-def test_a_moved_folder_takes_its_pictures_along_without_embedding(running: Machine) -> None:
-    os.rename(running.photos / "trip", running.photos / "journey")
-    running.wait()
-    assert running.listed() == {"photos/one.jpg", "photos/journey/two.png", "photos/journey/three.webp"}
-    assert running.json("status")["embeds_total"] == 3
+def test_a_moved_folder_takes_its_pictures_along_without_embedding(corner: Corner) -> None:
+    os.rename(corner.folder / "trip", corner.folder / "journey")
+    corner.machine.until(lambda: corner.listed() == {"one.jpg", "journey/two.png", "journey/three.webp"})
+    assert corner.embedded() == 3
 
 
-def test_a_removed_folder_takes_its_pictures_with_it(running: Machine) -> None:
-    shutil.rmtree(running.photos / "trip")
-    running.until(lambda: running.listed() == {"photos/one.jpg"})
+def test_a_removed_folder_takes_its_pictures_with_it(corner: Corner) -> None:
+    shutil.rmtree(corner.folder / "trip")
+    corner.machine.until(lambda: corner.listed() == {"one.jpg"})
 
 
-def test_a_touched_picture_is_not_embedded_again(running: Machine) -> None:
-    os.utime(running.photos / "one.jpg", (1_000_000_000, 1_000_000_000))
-    running.wait()
-    assert running.json("show", str(running.photos / "one.jpg"))["mtime"] == "2001-09-09T01:46:40Z"
-    assert running.json("status")["embeds_total"] == 3
+def test_a_touched_picture_is_not_embedded_again(corner: Corner) -> None:
+    os.utime(corner.folder / "one.jpg", (1_000_000_000, 1_000_000_000))
+    corner.machine.until(lambda: corner.show("one.jpg")["mtime"] == "2001-09-09T01:46:40Z")
+    assert corner.embedded() == 3
 
 
-def test_a_picture_moves_between_roots_without_embedding(machine: Machine) -> None:
-    other = machine.home / "other"
-    save(machine.photos / "one.jpg", 1)
-    save(other / "two.jpg", 2)
-    machine.start(roots=[machine.photos, other])
-    machine.wait()
-    os.rename(machine.photos / "one.jpg", other / "one.jpg")
-    machine.wait()
-    assert machine.listed() == {"other/one.jpg", "other/two.jpg"}
-    assert machine.json("status")["embeds_total"] == 2
-
-
-def test_a_root_that_is_unmounted_or_renamed_keeps_its_pictures(running: Machine) -> None:
-    os.rename(running.photos, running.home / "away")
-    running.until(lambda: running.json("root", "list")[0]["state"] == "offline")
-    running.run("scan")
-    assert len(running.listed()) == 3
-    os.rename(running.home / "away", running.photos)
-    running.wait()
-    assert len(running.listed()) == 3
-    assert running.json("status")["embeds_total"] == 3
-
-
-def test_a_restart_embeds_nothing_and_sees_what_happened_meanwhile(running: Machine) -> None:
-    running.stop()
-    os.rename(running.photos / "one.jpg", running.photos / "renamed.jpg")
-    save(running.photos / "new.jpg", 8)
-    running.start()
-    running.wait()
-    assert running.listed() == {
-        "photos/renamed.jpg",
-        "photos/new.jpg",
-        "photos/trip/two.png",
-        "photos/trip/three.webp",
-    }
-    assert running.json("status")["embeds_total"] == 1
-
-
-def test_a_lost_ledger_is_built_anew_without_embedding(running: Machine) -> None:
-    rows = running.json("list")
-    running.stop()
-    for file in (running.home / "data").glob("ledger.sqlite3*"):
-        file.unlink()
-    running.start()
-    running.wait()
-    assert running.json("list") == rows
-    assert running.json("status")["embeds_total"] == 0
-
-
-def test_a_lost_store_is_embedded_anew(running: Machine) -> None:
-    rows = {row["path"] for row in running.json("list")}
-    running.stop()
-    shutil.rmtree(running.home / "data" / "lance")
-    running.start()
-    running.wait()
-    assert {row["path"] for row in running.json("list")} == rows
-    assert running.json("status")["embeds_total"] == 3
-
-
-def test_the_daemon_is_killed_and_goes_on_where_it_was(running: Machine) -> None:
-    for number in range(10, 30):
-        save(running.photos / f"{number}.jpg", number)
-    running.until(lambda: len(running.listed()) > 3)
-    running.stop(9)
-    running.start()
-    running.wait()
-    assert len(running.listed()) == 23
+def test_a_picture_moves_between_roots_without_embedding(corner: Corner) -> None:
+    other = corner.machine.home / "other"
+    other.mkdir(exist_ok=True)
+    target = other / f"{corner.folder.name}.jpg"
+    corner.machine.wait()
+    os.rename(corner.folder / "one.jpg", target)
+    corner.machine.until(lambda: corner.listed() == {"trip/two.png", "trip/three.webp"})
+    assert str(target) in {row["path"] for row in corner.machine.json("list")}
+    assert corner.embedded() == 3

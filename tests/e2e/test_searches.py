@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from machine import Machine
 
 
-@pytest.fixture
-def gallery(machine: Machine) -> Machine:
+@pytest.fixture(scope="module")
+def gallery(shared_machine: Machine) -> Machine:
     """Six pictures with known metadata, indexed."""
+    machine = shared_machine
     rome, oslo = (41.9, 12.5), (59.91, 10.75)
     shots: dict[str, dict[str, Any]] = {
         "rome/a.jpg": {"make": "NIKON", "model": "E950", "iso": 80, "taken": "2019:05:01 10:00:00", "gps": rome},

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from imagedbd.rules import IGNORE_FILE, Rules, is_within
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "pictures"
+    root.mkdir()
+    return root
+
+
+def accepted(rules: Rules, root: Path, *names: str) -> list[str]:
+    return [name for name in names if rules.verdict(f"{root}/{name}").ok]
+
+
+class TestNames:
+    def test_pictures_are_told_by_their_suffix_in_any_case(self, root):
+        rules = Rules([str(root)])
+        names = ["a.jpg", "b.JPEG", "c.txt", "d", "jpg", "e.tar.png", "f.jpg.part", "g\n'\udcff.webp"]
+        assert accepted(rules, root, *names) == ["a.jpg", "b.JPEG", "e.tar.png", "g\n'\udcff.webp"]
+        assert rules.verdict(f"{root}/c.txt").rule == ".txt"
+
+    def test_hidden_files_and_whatever_lies_in_hidden_folders_are_left_out(self, root):
+        rules = Rules([str(root)])
+        assert accepted(rules, root, ".a.jpg", ".b/c.jpg", "d/.e/f/g.jpg", "h/i.jpg") == ["h/i.jpg"]
+        assert rules.verdict(f"{root}/d/.e/f/g.jpg").rule == f"{root}/d/.e"
+
+    def test_a_root_may_be_hidden_itself(self, tmp_path):
+        rules = Rules([f"{tmp_path}/.pictures"])
+        assert rules.verdict(f"{tmp_path}/.pictures/a.jpg").ok
+
+    def test_a_file_outside_every_root_is_left_out(self, root):
+        rules = Rules([str(root)])
+        verdict = rules.verdict(f"{root}2/a.jpg")
+        assert not verdict.ok
+        assert verdict.reason == "lies outside every root"
+
+    def test_the_root_folder_of_the_system_can_be_a_root(self):
+        rules = Rules(["/"], excluded=["/var/lib/imagedbd"])
+        assert rules.verdict("/a/b.jpg").ok
+        assert rules.verdict("/b.jpg").ok
+        assert not rules.verdict("/var/lib/imagedbd/b.jpg").ok
+
+    @pytest.mark.parametrize("path", ["pictures", "", "/a/../b", "/a/", "/a//b", "~"])
+    def test_roots_must_be_absolute_and_normalised(self, path):
+        with pytest.raises(ValueError, match="not an absolute"):
+            Rules([path])
+
+
+class TestFolders:
+    def test_a_path_belongs_to_the_deepest_root_that_holds_it(self):
+        rules = Rules(["/a", "/a/b/c", "/d"])
+        assert rules.root_of("/a/b/x.jpg") == "/a"
+        assert rules.root_of("/a/b/c/x.jpg") == "/a/b/c"
+        assert rules.root_of("/a/b/c") == "/a/b/c"
+        assert rules.root_of("/a/b/cd") == "/a"
+        assert rules.root_of("/dd") is None
+        assert rules.nested_roots("/a") == ["/a/b/c"]
+        assert rules.nested_roots("/") == ["/a", "/a/b/c", "/d"]
+
+    def test_the_data_folder_is_never_entered(self, root):
+        rules = Rules([str(root)], excluded=[f"{root}/data"])
+        assert accepted(rules, root, "data/a.jpg", "data/x/a.jpg", "database/a.jpg") == ["database/a.jpg"]
+        assert not rules.verdict(f"{root}/data", is_dir=True).ok
+
+    def test_a_root_within_the_data_folder_has_no_pictures(self, root):
+        rules = Rules([str(root)], excluded=[os.path.dirname(root)])
+        assert not rules.verdict(f"{root}/a.jpg").ok
+
+    def test_a_root_nested_in_an_ignored_folder_has_rules_of_its_own(self, root):
+        (root / IGNORE_FILE).write_text("*\n")
+        rules = Rules([str(root), f"{root}/.cache/best"])
+        assert accepted(rules, root, "a.jpg", ".cache/a.jpg", ".cache/best/a.jpg") == [".cache/best/a.jpg"]
+
+    def test_rules_carried_down_a_walk_say_the_same_as_rules_for_a_path(self, root):
+        (root / "x").mkdir()
+        (root / "x" / IGNORE_FILE).write_text("y/*.jpg\n")
+        rules = Rules([str(root), f"{root}/x/nested"])
+        folder = rules.folder(str(root)).folder("x")
+        for inner in ("y", ".hidden", "nested"):
+            walked = folder.folder(inner)
+            assert walked.root == rules.root_of(walked.path)
+            assert walked.file("a.jpg") == rules.verdict(f"{root}/x/{inner}/a.jpg")
+
+
+class TestIgnoreFiles:
+    def test_have_gitignore_syntax(self, root):
+        (root / IGNORE_FILE).write_text(
+            "# drafts\n\n*.png\n!keep.png\n/top.jpg\nraw/\nsub/**/x.jpg\n\\#a.jpg\n"
+        )
+        rules = Rules([str(root)])
+        names = ["a.png", "keep.png", "s/keep.png", "top.jpg", "s/top.jpg", "raw/a.jpg", "raw.jpg"]
+        assert accepted(rules, root, *names) == ["keep.png", "s/keep.png", "s/top.jpg", "raw.jpg"]
+        assert accepted(rules, root, "sub/x.jpg", "sub/1/2/x.jpg", "sub/y.jpg", "#a.jpg") == ["sub/y.jpg"]
+
+    def test_nearest_to_the_file_decides(self, root):
+        (root / "trip").mkdir()
+        (root / IGNORE_FILE).write_text("*.gif\n*.png\n")
+        (root / "trip" / IGNORE_FILE).write_text("!*.gif\n")
+        rules = Rules([str(root)])
+        assert accepted(rules, root, "a.gif", "trip/a.gif", "trip/a.png") == ["trip/a.gif"]
+
+    def test_take_nothing_back_from_an_ignored_folder(self, root):
+        (root / "raw").mkdir()
+        (root / IGNORE_FILE).write_text("raw/\n!raw/a.jpg\n")
+        (root / "raw" / IGNORE_FILE).write_text("!*\n")
+        assert accepted(Rules([str(root)]), root, "raw/a.jpg") == []
+
+    def test_take_files_back_where_only_the_content_of_a_folder_is_ignored(self, root):
+        (root / IGNORE_FILE).write_text("raw/**\n!raw/a.jpg\n")
+        assert accepted(Rules([str(root)]), root, "raw/a.jpg", "raw/b.jpg") == ["raw/a.jpg"]
+
+    def test_are_named_with_line_and_pattern(self, root):
+        (root / IGNORE_FILE).write_text("\n*.png\n")
+        verdict = Rules([str(root)]).verdict(f"{root}/a.png")
+        assert verdict.reason == "is ignored"
+        assert verdict.rule == f"{root}/{IGNORE_FILE}:2: *.png"
+
+    def test_are_read_again_when_they_change_or_go(self, root):
+        rules = Rules([str(root)])
+        assert accepted(rules, root, "a.png") == ["a.png"]
+        (root / IGNORE_FILE).write_text("*.png\n")
+        assert accepted(rules, root, "a.png") == []
+        (root / IGNORE_FILE).write_text("*.gif\n")
+        assert accepted(rules, root, "a.png") == ["a.png"]
+        (root / IGNORE_FILE).write_text("*.png\n")
+        (root / IGNORE_FILE).unlink()
+        assert accepted(rules, root, "a.png") == ["a.png"]
+
+    def test_above_a_root_do_not_count(self, root):
+        (root.parent / IGNORE_FILE).write_text("*\n")
+        assert accepted(Rules([str(root)]), root, "a.jpg") == ["a.jpg"]
+
+    def test_may_name_files_that_are_not_utf_8(self, root):
+        (root / IGNORE_FILE).write_bytes(b"\xef\xbb\xbfb\xff*.jpg\r\n")
+        assert accepted(Rules([str(root)]), root, "b\udcff1.jpg", "b\udcfe1.jpg") == ["b\udcfe1.jpg"]
+
+    def test_with_a_bad_line_keep_the_good_ones(self, root, caplog):
+        (root / IGNORE_FILE).write_text("!\n*.png\n")
+        assert accepted(Rules([str(root)]), root, "a.png", "a.jpg") == ["a.jpg"]
+        assert "line 1" in caplog.text
+
+    def test_that_are_no_regular_files_are_not_opened(self, root, caplog):
+        os.mkfifo(root / IGNORE_FILE)
+        assert accepted(Rules([str(root)]), root, "a.jpg") == ["a.jpg"]
+        assert "is not used" in caplog.text
+
+    def test_decide_after_the_globs_of_the_configuration(self, root):
+        (root / IGNORE_FILE).write_text("!good.gif\n")
+        rules = Rules([str(root)], ignore_globs=["*.gif", "/old/"])
+        assert accepted(rules, root, "a.gif", "good.gif", "old/a.jpg", "x/old/a.jpg") == [
+            "good.gif",
+            "x/old/a.jpg",
+        ]
+        assert rules.verdict(f"{root}/a.gif").rule == "ignore: *.gif"
+
+    def test_a_glob_that_is_no_pattern_is_refused(self, root):
+        with pytest.raises(ValueError, match="not a pattern"):
+            Rules([str(root)], ignore_globs=["!"])
+
+
+class TestKindAndSize:
+    def test_links_pipes_and_folders_are_no_pictures(self, root):
+        (root / "target.jpg").write_bytes(b"x")
+        (root / "link.jpg").symlink_to("target.jpg")
+        os.mkfifo(root / "pipe.jpg")
+        (root / "folder.jpg").mkdir()
+        rules = Rules([str(root)])
+        reasons = {
+            name: rules.verdict(f"{root}/{name}", stat=os.lstat(root / name)).reason
+            for name in ("target.jpg", "link.jpg", "pipe.jpg", "folder.jpg")
+        }
+        assert reasons["target.jpg"] is None
+        assert reasons["link.jpg"].startswith("is a symbolic link")
+        assert reasons["pipe.jpg"] == reasons["folder.jpg"] == "is not a regular file"
+
+    def test_files_above_the_limit_are_left_out(self, root):
+        (root / "a.jpg").write_bytes(b"123")
+        for limit, ok in ((2, False), (3, True), (None, True)):
+            rules = Rules([str(root)], max_file_size=limit)
+            assert rules.verdict(f"{root}/a.jpg", stat=os.lstat(root / "a.jpg")).ok is ok
+
+
+class TestExplaining:
+    def test_says_what_the_path_alone_cannot_tell(self, root, tmp_path):
+        (root / "real").mkdir()
+        (root / "real" / "a.jpg").write_bytes(b"x")
+        (root / "link").symlink_to("real")
+        (root / "a.jpg").symlink_to("real/a.jpg")
+        rules = Rules([str(root)])
+        assert rules.explain(f"{root}/real/a.jpg").ok
+        assert rules.explain(f"{root}/real").ok
+        assert rules.explain(f"{root}/link/a.jpg").reason == "is reached through a symbolic link"
+        assert "symbolic link" in rules.explain(f"{root}/a.jpg").reason
+        assert rules.explain(f"{root}/b.jpg").reason == "cannot be looked at: No such file or directory"
+        assert rules.explain(f"{tmp_path}").reason == "lies outside every root"
+
+
+PIECES = st.sampled_from(["a", "b", "ab", "*", "?", "**", "[ab]", "a*", "*.jpg", "a.jpg"])
+PATTERNS = st.builds(
+    lambda negated, rooted, pieces, folder: negated + rooted + "/".join(pieces) + folder,
+    st.sampled_from(["", "", "!"]),
+    st.sampled_from(["", "/"]),
+    st.lists(PIECES, min_size=1, max_size=3),
+    st.sampled_from(["", "/"]),
+)
+FILES = [f"{folder}{name}.jpg" for folder in ("", "a/", "b/", "a/b/", "ab/a/b/") for name in ("a", "b", "ab")]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is the oracle")
+class TestAgainstGit:
+    @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(outer=st.lists(PATTERNS, max_size=4), inner=st.lists(PATTERNS, max_size=3))
+    def test_ignores_what_git_ignores(self, tmp_path_factory, outer, inner):
+        root = tmp_path_factory.mktemp("git")
+        try:
+            self._compare(root, outer, inner)
+        finally:
+            shutil.rmtree(root)
+
+    def _compare(self, root, outer, inner):
+        (root / "a").mkdir()
+        for folder, patterns in (root, outer), (root / "a", inner):
+            for name in (".gitignore", IGNORE_FILE):
+                (folder / name).write_text("".join(f"{pattern}\n" for pattern in patterns))
+        for command in ("init -q", "config core.excludesFile /dev/null"):
+            subprocess.run(["git", "-C", root, *command.split()], check=True)
+        asked = subprocess.run(
+            ["git", "-C", root, "check-ignore", "--no-index", "--stdin"],
+            input="\n".join(FILES),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert asked.returncode in (0, 1)
+        ignored = set(asked.stdout.splitlines())
+        rules = Rules([str(root)])
+        assert {name for name in FILES if not rules.verdict(f"{root}/{name}").ok} == ignored
+
+
+def test_a_path_lies_within_a_folder_only_past_a_slash():
+    assert is_within("/a/b", "/a")
+    assert is_within("/a", "/a")
+    assert is_within("/a", "/")
+    assert not is_within("/ab", "/a")
+    assert not is_within("/", "/a")

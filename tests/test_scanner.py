@@ -1,0 +1,539 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from imagedbd.change_queue import ChangeQueue
+from imagedbd.datatypes import LedgerEntry, PictureState, RootState, Signature
+from imagedbd.errors import StoreError
+from imagedbd.ledger import Ledger, PlaceIdentity
+from imagedbd.roots import RootGuard
+from imagedbd.rules import IGNORE_FILE, Rules
+from imagedbd.scanner import Scanner, ScanReport
+
+FOREVER = 60.0
+NOBODY = 65534
+
+
+class World:
+    """A root with its ledger, queue and scanner, in which every change is ready at once."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.root = base / "root"
+        self.root.mkdir()
+        self.ledger = Ledger(str(base / "ledger.sqlite3"))
+        self.queue = ChangeQueue(settle_s=0, settle_max_s=0)
+        self.use(Rules([str(self.root)]))
+
+    def use(self, rules: Rules) -> None:
+        self.rules = rules
+        self.scanner = Scanner(rules, self.ledger, self.queue, settle_s=0)
+
+    def add(self, name: str, content: bytes = b"x") -> str:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return str(path)
+
+    def add_indexed(self, name: str, state: PictureState = PictureState.INDEXED) -> str:
+        path = self.add(name)
+        self.enter(path, state)
+        return path
+
+    def enter(self, path: str, state: PictureState = PictureState.INDEXED) -> None:
+        self.ledger.put([LedgerEntry(path, Signature.of(os.lstat(path)), state)])
+
+    def scan(self, folder: str = "/") -> ScanReport:
+        return self.scanner.scan(folder)
+
+    def queued(self) -> set[str]:
+        changes = self.queue.take(100_000, timeout=0)
+        for change in changes:
+            self.queue.done(change)
+        return {change.path for change in changes}
+
+    def scanned(self, folder: str = "/") -> set[str]:
+        self.scan(folder)
+        return self.queued()
+
+
+@pytest.fixture
+def world(tmp_path: Path):
+    world = World(tmp_path)
+    yield world
+    world.scanner.stop()
+    world.ledger.close()
+
+
+class TestFindingChanges:
+    def test_new_pictures_are_queued_wherever_they_lie(self, world):
+        names = ["a.jpg", "b/c.PNG", "b/d/e.gif", "b/new\nline'\".jpg", "not\udcffutf8/\udcfe.jpg"]
+        paths = {world.add(name) for name in names}
+        report = world.scan()
+        assert world.queued() == paths
+        assert (report.seen, report.changed, report.missing) == (5, 5, 0)
+
+    def test_unchanged_pictures_are_not_queued(self, world):
+        world.add_indexed("a.jpg")
+        world.add_indexed("b/c.jpg")
+        report = world.scan()
+        assert world.queued() == set()
+        assert (report.seen, report.changed) == (2, 0)
+
+    def test_every_part_of_the_signature_tells_a_change(self, world):
+        path = world.add_indexed("a.jpg")
+        known = world.ledger.get(path)
+        for part in ("inode", "size", "mtime_ns", "ctime_ns"):
+            other = replace(known.signature, **{part: getattr(known.signature, part) + 1})
+            world.ledger.put([replace(known, signature=other)])
+            assert world.scanned() == {path}
+
+    def test_a_device_number_alone_tells_nothing(self, world):
+        path = world.add_indexed("a.jpg")
+        known = world.ledger.get(path)
+        world.ledger.put([replace(known, signature=replace(known.signature, device=12345))])
+        assert world.scanned() == set()
+
+    def test_an_edit_that_keeps_size_and_mtime_is_found(self, world):
+        path = world.add_indexed("a.jpg")
+        stat = os.lstat(path)
+        Path(path).write_bytes(b"y")
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert world.scanned() == {path}
+
+    def test_states_decide_what_an_unchanged_file_needs(self, world):
+        world.add_indexed("failed.jpg", PictureState.FAILED)
+        world.add_indexed("waiting.jpg", PictureState.WAITING)
+        pending = world.add_indexed("pending.jpg", PictureState.PENDING)
+        assert world.scanned() == {pending}
+
+    def test_a_failed_file_that_changed_is_tried_again(self, world):
+        path = world.add_indexed("failed.jpg", PictureState.FAILED)
+        world.add("failed.jpg", b"better")
+        assert world.scanned() == {path}
+
+    def test_a_pending_file_that_is_in_work_is_looked_at_once_more_and_no_oftener(self, world):
+        path = world.add_indexed("a.jpg", PictureState.PENDING)
+        world.queue.put(path, settled=True)
+        (change,) = world.queue.take(1, timeout=0)
+        assert world.scan().changed == 0
+        world.scan()
+        assert world.queue.pending == 2
+        world.queue.done(change)
+        assert world.queued() == {path}
+
+    def test_a_file_that_was_looked_at_and_moved_before_the_ledger_knew_is_looked_at_again(self, world):
+        world.add("keep.jpg")
+        path = world.add("a/b.jpg")
+        world.queue.put(path, settled=True)
+        (change,) = world.queue.take(1, timeout=0)
+        shutil.move(world.root / "a", world.base / "elsewhere")
+        world.scan(f"{world.root}/a")
+        world.queue.done(change)
+        assert world.queued() == {path}
+
+    @pytest.mark.parametrize(("age_s", "ready"), [(100, True), (0, False), (-100, False)])
+    def test_only_what_has_been_at_rest_for_a_while_goes_at_once(self, world, age_s, ready):
+        path = world.add("a.jpg")
+        changed_at = max(os.lstat(path).st_mtime, os.lstat(path).st_ctime)
+        queue = ChangeQueue(settle_s=FOREVER, settle_max_s=FOREVER)
+        scanner = Scanner(world.rules, world.ledger, queue, settle_s=1, wall_clock=lambda: changed_at + age_s)
+        scanner.scan()
+        assert [change.path for change in queue.take(1, timeout=0)] == ([path] if ready else [])
+        assert queue.pending == 1
+
+    def test_files_dated_in_the_far_past_and_future_are_found_once(self, world):
+        for year, seconds in ((1969, -1_000_000), (2100, 4_102_444_800)):
+            path = world.add(f"{year}.jpg")
+            os.utime(path, (seconds, seconds))
+            assert world.scanned() == {path}
+            world.enter(path)
+        assert world.scanned() == set()
+
+    def test_a_scan_of_a_folder_leaves_the_others_alone(self, world):
+        inside = world.add("a/b/c.jpg")
+        gone = world.add_indexed("a/gone.jpg")
+        os.unlink(gone)
+        world.add("ab.jpg")
+        world.add("b.jpg")
+        assert world.scanned(f"{world.root}/a") == {inside, gone}
+
+    def test_links_pipes_and_devices_are_skipped(self, world):
+        target = world.add_indexed("a.jpg")
+        (world.root / "link.jpg").symlink_to(target)
+        (world.root / "folder").symlink_to(world.base)
+        (world.root / "loop").symlink_to(world.root)
+        os.mkfifo(world.root / "pipe.jpg")
+        report = world.scan()
+        assert world.queued() == set()
+        assert (report.seen, report.skipped) == (1, 2)
+
+    def test_a_folder_that_is_reached_through_a_link_is_not_scanned(self, world):
+        world.add("a/b.jpg")
+        (world.root / "link").symlink_to("a")
+        assert world.scanned(f"{world.root}/link") == set()
+
+
+class TestMissingFiles:
+    def test_deleted_files_and_folders_are_queued(self, world):
+        world.add_indexed("keep.jpg")
+        gone = {world.add_indexed(name) for name in ("a.jpg", "b/c.jpg", "b/d/e.jpg")}
+        os.unlink(world.root / "a.jpg")
+        shutil.rmtree(world.root / "b")
+        report = world.scan()
+        assert world.queued() == gone
+        assert (report.missing, report.seen) == (3, 1)
+
+    def test_a_folder_that_is_gone_can_be_scanned(self, world):
+        world.add_indexed("keep.jpg")
+        gone = world.add_indexed("b/d/e.jpg")
+        shutil.rmtree(world.root / "b")
+        assert world.scanned(f"{world.root}/b") == {gone}
+
+    def test_files_that_became_links_folders_or_ignored_are_queued(self, world):
+        paths = {world.add_indexed(f"{name}.jpg") for name in ("link", "folder", "ignored", "keep")}
+        os.unlink(world.root / "link.jpg")
+        (world.root / "link.jpg").symlink_to("keep.jpg")
+        os.unlink(world.root / "folder.jpg")
+        (world.root / "folder.jpg").mkdir()
+        (world.root / IGNORE_FILE).write_text("ignored.jpg\n")
+        assert world.scanned() == paths - {f"{world.root}/keep.jpg"}
+
+    def test_files_in_a_folder_that_became_ignored_hidden_or_a_link_are_queued(self, world):
+        paths = {world.add_indexed(f"{name}/a.jpg") for name in ("ignored", "hide", "link")}
+        world.add_indexed("keep.jpg")
+        (world.root / IGNORE_FILE).write_text("ignored/\n")
+        (world.root / "hide").rename(world.root / ".hide")
+        (world.root / "link").rename(world.base / "elsewhere")
+        (world.root / "link").symlink_to(world.base / "elsewhere")
+        assert world.scanned() == paths
+
+    def test_files_of_a_root_that_was_removed_from_the_configuration_are_queued(self, world):
+        path = world.add_indexed("a.jpg")
+        other = world.base / "other"
+        other.mkdir()
+        world.use(Rules([str(other)]))
+        assert world.scanned() == {path}
+
+    def test_files_that_were_taken_for_pictures_once_are_queued(self, world):
+        path = world.add("a.xyz")
+        world.enter(path)
+        assert world.scanned() == {path}
+
+
+class TestUnreadableFolders:
+    @pytest.fixture
+    def base(self):
+        """A folder that another user can reach, unlike pytest's."""
+        with tempfile.TemporaryDirectory() as base:
+            yield Path(base)
+
+    def run(self, base: Path, body: str) -> None:
+        """In a process that is not root, for whom every folder is readable."""
+        if os.geteuid() == 0:
+            os.chown(base, NOBODY, NOBODY)
+            body = f"os.setuid({NOBODY})\n{body}"
+        run_in_a_process([], base, body)
+
+    def test_hold_back_what_is_known_below_them(self, base):
+        self.run(
+            base,
+            """
+world = World(base)
+world.add_indexed("closed/a.jpg"), world.add_indexed("closed/deeper/b.jpg"), world.add_indexed("listed/c.jpg")
+gone = world.add_indexed("open/gone.jpg")
+os.unlink(gone)
+(world.root / "closed").chmod(0)
+(world.root / "listed").chmod(0o444)
+report = world.scan()
+assert world.queued() == {gone}
+assert report.unreadable == {
+    f"{world.root}/closed": "Permission denied",
+    f"{world.root}/listed/c.jpg": "Permission denied",
+}
+(status,) = world.scanner.roots_status()
+assert status.state == "degraded" and "Permission denied" in status.reason
+world.ledger.forget([gone])
+for folder in ("closed", "listed"): (world.root / folder).chmod(0o700)
+assert world.scanned() == set()
+assert world.scanner.roots_status()[0].state == "online"
+""",
+        )
+
+
+def run_in_a_process(prefix: list[str], base: Path, body: str) -> None:
+    program = (
+        "import os, subprocess, sys\n"
+        "from pathlib import Path\n"
+        f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "from test_scanner import World\n"
+        f"base = Path({str(base)!r})\n{body}"
+    )
+    command = [*prefix, sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+class TestOfflineRoots:
+    def test_a_root_that_is_missing_loses_nothing(self, world):
+        world.add_indexed("a.jpg")
+        world.scan()
+        world.root.rename(world.base / "elsewhere")
+        report = world.scan()
+        assert world.queued() == set()
+        assert list(report.offline) == [str(world.root)]
+        assert "No such file" in report.offline[str(world.root)]
+
+    def test_a_root_that_is_empty_and_was_not_loses_nothing(self, world):
+        world.add_indexed("a.jpg")
+        shutil.rmtree(world.root)
+        world.root.mkdir()
+        (world.root / ".directory").touch()
+        assert world.scanned() == set()
+        (status,) = world.scanner.roots_status()
+        assert status.state is RootState.OFFLINE
+        assert status.reason == "It is empty, and was not before."
+        assert status.indexed == 1
+
+    def test_a_root_that_became_a_link_or_a_file_loses_nothing(self, world):
+        world.add_indexed("a.jpg")
+        os.unlink(world.root / "a.jpg")
+        world.root.rmdir()
+        world.root.touch()
+        assert world.scanned() == set()
+        world.root.unlink()
+        world.root.symlink_to("/usr")
+        assert world.scanned() == set()
+
+    def test_a_root_on_another_file_system_loses_nothing(self, world):
+        gone = world.add_indexed("a.jpg")
+        os.unlink(gone)
+        world.add("b.jpg")
+        world.ledger.remember_root(str(world.root), PlaceIdentity(12345, 67890))
+        assert world.scanned() == set()
+        (status,) = world.scanner.roots_status()
+        assert status.reason == "It lies on another file system than before."
+
+    def test_a_root_on_another_file_system_that_holds_the_known_pictures_is_the_same(self, world):
+        world.add_indexed("a.jpg")
+        world.add_indexed("b.jpg")
+        gone = world.add_indexed("c.jpg")
+        os.unlink(gone)
+        world.ledger.remember_root(str(world.root), PlaceIdentity(12345, 67890))
+        assert world.scanned() == {gone}
+        assert world.ledger.root_seen(str(world.root)).device == os.lstat(world.root).st_dev
+
+    def test_a_root_that_comes_back_is_online_by_itself(self, world):
+        world.add_indexed("a.jpg")
+        gone = world.add_indexed("b.jpg")
+        world.root.rename(world.base / "elsewhere")
+        assert world.scanned() == set()
+        (world.base / "elsewhere").rename(world.root)
+        os.unlink(gone)
+        assert world.scanned() == {gone}
+        assert world.scanner.roots_status()[0].state is RootState.ONLINE
+
+    def test_an_empty_root_of_which_nothing_is_known_is_online(self, world):
+        assert world.scan().offline == {}
+        assert world.scanner.roots_status()[0].state is RootState.ONLINE
+
+    def test_the_other_roots_are_scanned_all_the_same(self, world):
+        other = world.base / "other"
+        other.mkdir()
+        world.add_indexed("a.jpg")
+        world.use(Rules([str(world.root), str(other)]))
+        world.root.rename(world.base / "elsewhere")
+        (other / "b.jpg").touch()
+        assert world.scanned() == {f"{other}/b.jpg"}
+
+    def test_the_absence_of_a_file_proves_nothing_below_an_offline_root(self, world):
+        path = world.add_indexed("a.jpg")
+        guard = RootGuard(world.rules, world.ledger)
+        world.add("b.jpg")
+        assert guard.why_absence_is_no_proof(path) is None
+        world.root.rename(world.base / "elsewhere")
+        assert "is offline" in guard.why_absence_is_no_proof(path)
+        assert guard.why_absence_is_no_proof("/outside/every/root.jpg") is None
+
+
+class TestNestedRoots:
+    def test_each_root_is_walked_once(self, world):
+        inner = world.root / "x" / ".inner"
+        world.use(Rules([str(world.root), str(inner)], excluded=[str(world.root / "data")]))
+        world.add("data/no.jpg")
+        paths = {world.add("a.jpg"), world.add("x/b.jpg"), world.add("x/.inner/c.jpg")}
+        report = world.scan()
+        assert world.queued() == paths
+        assert report.seen == 3
+
+    def test_a_nested_root_that_is_offline_loses_nothing_by_a_scan_of_the_outer_one(self, world):
+        world.add_indexed("a.jpg")
+        world.add_indexed("inner/b.jpg")
+        inner = world.root / "inner"
+        world.use(Rules([str(world.root), str(inner)]))
+        shutil.rmtree(inner)
+        for folder in ("/", str(world.root), str(inner)):
+            assert world.scanned(folder) == set()
+
+    def test_pictures_are_counted_for_the_root_that_they_belong_to(self, world):
+        for name in ("a.jpg", "inner/b.jpg", "inner/c.jpg", "inner/most/d.jpg"):
+            world.add_indexed(name)
+        inner = world.root / "inner"
+        world.use(Rules([str(world.root), str(inner), str(inner / "most")]))
+        assert [status.indexed for status in world.scanner.roots_status()] == [1, 2, 1]
+
+
+def may_mount() -> bool:
+    probe = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False)
+    return os.geteuid() == 0 and probe.returncode == 0
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs a mount namespace")
+class TestMounts:
+    """Each in a process with mounts of its own, so that nothing stays behind."""
+
+    def run(self, tmp_path: Path, body: str) -> None:
+        run_in_a_process(
+            ["unshare", "-m", "--propagation", "private"], tmp_path, f"world = World(base)\n{body}"
+        )
+
+    def test_a_root_that_is_unmounted_and_mounted_again_loses_nothing(self, tmp_path):
+        self.run(
+            tmp_path,
+            """
+os.chdir(base)
+for command in ("truncate -s 8M disk", "mkfs.ext4 -q disk", "mount -o loop disk root"):
+    subprocess.run(command.split(), check=True)
+world.add_indexed("a.jpg"), world.add_indexed("b.jpg")
+assert world.scanned() == set()
+subprocess.run(["umount", world.root], check=True)
+assert world.scanned() == set() and world.scan().offline
+(world.root / "c.jpg").touch()
+assert world.scanned() == set() and world.scan().offline, "the folder below the mount is another file system"
+subprocess.run(["mount", "-o", "loop", base / "disk", world.root], check=True)
+assert world.scanned() == set() and not world.scan().offline
+os.unlink(world.root / "a.jpg")
+assert world.scanned() == {str(world.root / "a.jpg")}
+""",
+        )
+
+    def test_a_root_that_is_mounted_over_loses_nothing(self, tmp_path):
+        self.run(
+            tmp_path,
+            """
+world.add_indexed("a.jpg")
+world.scan()
+subprocess.run(["mount", "-t", "tmpfs", "none", world.root], check=True)
+(world.root / "other.jpg").touch()
+assert world.scanned() == set() and world.scan().offline
+subprocess.run(["umount", world.root], check=True)
+assert world.scanned() == set() and not world.scan().offline
+""",
+        )
+
+    def test_a_disk_below_a_root_is_protected_like_a_root_until_its_folder_is_an_ordinary_one(self, tmp_path):
+        self.run(
+            tmp_path,
+            """
+disk = world.root / "disk"
+disk.mkdir()
+mount = lambda: subprocess.run(["mount", "-t", "tmpfs", "none", disk], check=True)
+mount()
+world.add_indexed("keep.jpg"), world.add_indexed("disk/a.jpg"), world.add_indexed("disk/b/c.jpg")
+assert world.scanned() == set() and not world.scan().offline
+subprocess.run(["umount", disk], check=True)
+for folder in ("/", str(world.root), str(disk), str(disk / "b")):
+    assert world.scanned(folder) == set(), folder
+assert list(world.scan().offline) == [str(disk)]
+mount()
+(disk / "foreign.jpg").touch()
+assert world.scanned() == set(), "another disk in the same place"
+subprocess.run(["umount", disk], check=True)
+a = world.add_indexed("disk/a.jpg"); world.add_indexed("disk/b/c.jpg")
+assert world.scanned() == set() and not world.scan().offline
+os.unlink(a)
+assert world.scanned() == {a}
+""",
+        )
+
+
+class TestTheThread:
+    def test_scans_everything_at_its_start(self, world):
+        path = world.add("a.jpg")
+        world.scanner.start()
+        assert world.scanner.wait_scanned(1, FOREVER)
+        assert world.queued() == {path}
+
+    def test_has_queued_what_was_there_at_the_request_when_the_ticket_is_served(self, world):
+        world.scanner.start()
+        for number in range(20):
+            path = world.add(f"{number}/a.jpg")
+            ticket = world.scanner.request(os.path.dirname(path))
+            assert world.scanner.wait_scanned(ticket, FOREVER)
+            assert path in world.queued()
+            world.enter(path)
+
+    def test_does_not_wait_longer_than_it_may(self, world):
+        assert not world.scanner.wait_scanned(world.scanner.request(), timeout=0)
+
+    def test_scans_everything_again_after_a_while(self, world):
+        world.scanner = Scanner(world.rules, world.ledger, world.queue, settle_s=0, rescan_s=0.05)
+        world.scanner.start()
+        assert world.scanner.wait_scanned(1, FOREVER)
+        path = world.add("a.jpg")
+        assert [change.path for change in world.queue.take(1, timeout=FOREVER)] == [path]
+
+    def test_scans_by_new_rules_once_it_has_them(self, world):
+        world.scanner.start()
+        other = world.base / "other"
+        other.mkdir()
+        (other / "b.jpg").touch()
+        world.scanner.set_rules(Rules([str(other)]))
+        assert [change.path for change in world.queue.take(1, timeout=FOREVER)] == [f"{other}/b.jpg"]
+
+    def test_tries_again_after_the_ledger_could_not_be_used(self, world, monkeypatch, caplog):
+        monkeypatch.setattr("imagedbd.scanner._RETRY_S", 0.01)
+        path = world.add("a.jpg")
+        whole, failures = world.ledger.in_folder, iter([StoreError("disk full")] * 2)
+
+        def failing(folder):
+            for error in failures:
+                raise error
+            return whole(folder)
+
+        monkeypatch.setattr(world.ledger, "in_folder", failing)
+        world.scanner.start()
+        assert world.scanner.wait_scanned(1, FOREVER)
+        assert path in world.queued()
+        assert "disk full" in caplog.text
+
+    def test_stops_in_the_middle_of_a_scan_and_wakes_who_waits(self, world, monkeypatch):
+        world.add("a/b.jpg")
+        entered, go_on = threading.Event(), threading.Event()
+        whole = world.ledger.in_folder
+
+        def slow(folder):
+            entered.set()
+            go_on.wait(FOREVER)
+            return whole(folder)
+
+        monkeypatch.setattr(world.ledger, "in_folder", slow)
+        world.scanner.start()
+        assert entered.wait(FOREVER)
+        assert world.scanner.roots_status()[0].state is RootState.SCANNING
+        stopper = threading.Thread(target=world.scanner.stop)
+        stopper.start()
+        assert not world.scanner.wait_scanned(1, FOREVER)
+        go_on.set()
+        stopper.join(FOREVER)
+        assert not stopper.is_alive()
+        assert world.queued() == set()

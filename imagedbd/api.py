@@ -117,7 +117,7 @@ class RetryBody(_Body):
 
 
 class AsciiJSON(JSONResponse):
-    """JSON in ASCII: lone surrogates become ``\\udcXX`` escapes, which UTF-8 could not carry."""
+    """JSON in ASCII: escapes carry lone surrogates, which UTF-8 could not."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
@@ -176,7 +176,7 @@ def _add_reading(app: FastAPI, library: Library) -> None:
 
     @app.get("/failures", response_class=StreamingResponse)
     def failures() -> StreamingResponse:
-        """Every file that could not be indexed, one JSON object a line: ``path``, ``reason``, ``attempts``."""
+        """Every file that could not be indexed, a JSON object a line: ``path``, ``reason``, ``attempts``."""
         return StreamingResponse(_lines(library.failures()), media_type="application/x-ndjson")
 
     @app.get("/roots")

@@ -33,7 +33,11 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        try:
+            self.sock.connect(self._path)
+        except OSError:
+            self.close()
+            raise
 
 
 class Client:
@@ -162,7 +166,9 @@ def _decode(text: bytes) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ProtocolError("The daemon's answer is not JSON. Is it an imagedbd of another version?") from error
+        raise ProtocolError(
+            "The daemon's answer is not JSON. Is it an imagedbd of another version?"
+        ) from error
 
 
 def _by_stat(term: Mapping[str, Any]) -> dict[str, Any]:

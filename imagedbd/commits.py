@@ -26,7 +26,6 @@ from imagedbd.datatypes import (
     StoredPicture,
     iso_utc,
 )
-
 from imagedbd.ledger import KeptVector
 
 if TYPE_CHECKING:
@@ -236,11 +235,7 @@ class Committer:
 
 
 def _has_vector(row: StoredPicture | None, item: Finished) -> bool:
-    return (
-        row is not None
-        and row.vector is not None
-        and row.record.content_hash == item.decoded.content_hash
-    )
+    return row is not None and row.vector is not None and row.record.content_hash == item.decoded.content_hash
 
 
 def _record(identity: str, item: Finished) -> ImageRecord:
@@ -257,4 +252,3 @@ def _record(identity: str, item: Finished) -> ImageRecord:
 
 def _bytes(vector: Vector) -> bytes:
     return vector.astype("<f4").tobytes()
-

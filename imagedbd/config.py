@@ -236,7 +236,7 @@ def _device(value: Any) -> str:
 
 def _model(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("expected a model's name")
+        raise TypeError("expected a model's name")
     if value == "demo" or (value.startswith("hf-hub:") and len(value) > len("hf-hub:")):
         return value
     if value.startswith("local-dir:") and len(value) > len("local-dir:"):
@@ -260,7 +260,9 @@ def parse_duration(value: Any) -> float:
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower()) if isinstance(value, str) else None
+    found = (
+        re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", value.strip().lower()) if isinstance(value, str) else None
+    )
     if not found or found[2] not in _UNITS:
         raise ValueError(f"{value!r} is not a duration; use seconds or 30m, 2h, 1d")
     return float(found[1]) * _UNITS[found[2]]

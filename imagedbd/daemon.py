@@ -54,11 +54,11 @@ def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> i
         stack.enter_context(_locked(os.path.join(settings.data_dir, "lock"), settings.data_dir))
         _prepare_folder(os.path.dirname(settings.socket))
         stack.enter_context(_locked(f"{settings.socket}.lock", settings.socket))
-        return asyncio.run(_serve(settings, read_settings, _should_pull(pull), stack))
+        return asyncio.run(_serve(settings, read_settings, stack, pull=_should_pull(pull)))
 
 
 async def _serve(
-    settings: Settings, read_settings: Callable[[], Settings], pull: bool, stack: ExitStack
+    settings: Settings, read_settings: Callable[[], Settings], stack: ExitStack, *, pull: bool
 ) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -196,9 +196,9 @@ def _reload(library: Library) -> None:
         log.error("the old settings stay: %s", error.message)
 
 
-def _should_pull(pull: bool | None) -> bool:
-    if pull is not None:
-        return pull
+def _should_pull(wanted: bool | None) -> bool:  # noqa: FBT001 - a flag's value, handed on
+    if wanted is not None:
+        return wanted
     by_systemd = "INVOCATION_ID" in os.environ or "NOTIFY_SOCKET" in os.environ
     return sys.stderr.isatty() and not by_systemd
 

@@ -11,7 +11,7 @@ import enum
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -26,10 +26,15 @@ if TYPE_CHECKING:
     """One picture ready for the model, shape ``(height, width, 3)``, RGB."""
 
 
+_YEARS_S = (-62_135_596_800, 253_402_300_799)
+"""The first and last POSIX second of the years that ISO 8601 writes in four digits."""
+
+
 def iso_utc(seconds: float) -> str:
-    """A POSIX time as ISO 8601 in UTC, to the second; holds for years before 1970 and after 2038."""
-    moment = datetime.fromtimestamp(seconds, tz=UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    """A POSIX time as ISO 8601 in UTC, to the second; one beyond the years 1 to 9999 as the nearest."""
+    bounded = min(max(int(seconds), _YEARS_S[0]), _YEARS_S[1])
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=bounded)
+    return moment.replace(tzinfo=None).isoformat() + "Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +187,10 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Like:
-    """SQL ``LIKE`` with ``%`` and ``_``; ``ignore_case`` compares folded text (``ILIKE``)."""
+    """SQL ``LIKE`` with ``%`` and ``_``, which a backslash makes literal.
+
+    ``ignore_case`` compares folded text (``ILIKE``).
+    """
 
     field: str
     pattern: str
@@ -323,14 +331,10 @@ class Store(Protocol):
 
     def count(self, condition: Condition | None = None) -> int: ...
 
-    def nearest(
-        self, vector: Vector, limit: int, condition: Condition | None = None
-    ) -> list[Match]:
+    def nearest(self, vector: Vector, limit: int, condition: Condition | None = None) -> list[Match]:
         """The rows with the highest cosine similarity, rescored in float32, best first."""
 
-    def matching(
-        self, words: Sequence[str], limit: int, condition: Condition | None = None
-    ) -> list[Match]:
+    def matching(self, words: Sequence[str], limit: int, condition: Condition | None = None) -> list[Match]:
         """The rows whose ``text`` has all of these folded words, by BM25, best first."""
 
     def maintain(self, *, idle: bool = False) -> None:
@@ -443,6 +447,20 @@ class Decoded:
     content_hash: str
     metadata: Metadata
     pixels: Pixels | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one picture may cost.
+
+    :param memory_bytes: of private memory, beyond what a worker uses to begin with.
+    :param timeout_s: wall-clock seconds from the start of decoding.
+    """
+
+    max_bytes: int = 1 << 30
+    max_pixels: int = 250_000_000
+    memory_bytes: int = 4 << 30
+    timeout_s: float = 60.0
 
 
 # Changes, states and answers.

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from imagedbd.datatypes import Limits
 from imagedbd.errors import ImagedbError, PictureError
 
 if TYPE_CHECKING:
@@ -47,20 +48,6 @@ TASKS_PER_WORKER: Final = 1000
 CLOSE_S: Final = 10.0
 ATTEMPTS: Final = 2
 """How often a picture is tried whose worker died: it may have been the wrong victim of a lack of memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one picture may cost.
-
-    :param memory_bytes: of private memory, beyond what a worker uses to begin with.
-    :param timeout_s: wall-clock seconds from the start of decoding.
-    """
-
-    max_bytes: int = 1 << 30
-    max_pixels: int = 250_000_000
-    memory_bytes: int = 4 << 30
-    timeout_s: float = 60.0
 
 
 def decode_file(path: str, known: frozenset[str], preprocess: Preprocess | None, limits: Limits) -> Decoded:

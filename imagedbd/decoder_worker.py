@@ -28,8 +28,7 @@ from imagedbd.png_chunks import metadata_first
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from imagedbd.datatypes import Pixels, Preprocess
-    from imagedbd.decoder import Limits
+    from imagedbd.datatypes import Limits, Pixels, Preprocess
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF")
 """What Pillow may take a file for; MPO is opened as JPEG. No EPS: that would start Ghostscript."""

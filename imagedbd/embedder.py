@@ -59,10 +59,18 @@ class _Child:
     def __init__(self, spec: str, device: str, dtype: str) -> None:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "imagedbd.embedder_worker", "serve", str(theirs.fileno()), spec]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
+        environment = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONWARNINGS": "ignore",
+        }
         with theirs:
             self.process = subprocess.Popen(
-                [*command, device, dtype], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment
+                [*command, device, dtype],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=environment,
             )
         self._connection = Connection(ours.detach())
 
@@ -266,7 +274,7 @@ class EmbedderProcess:
     def _bury(self, error: Exception) -> str:
         status = self._stop_child()
         self._status = ModelStatus(self._spec, ModelState.UNLOADED)
-        return f"{error or type(error).__name__}, exit status {status}"
+        return f"{str(error) or type(error).__name__}, exit status {status}"
 
     def _stop_child(self) -> int | None:
         child, self._child = self._child, None

@@ -131,6 +131,6 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     # Under ``-m`` this file is ``__main__``: messages must pickle under the name that the parent knows.
-    from imagedbd import embedder_worker
+    from imagedbd import embedder_worker  # noqa: PLW0406 - the same file under its other name
 
     sys.exit(embedder_worker.main(sys.argv[1:]))

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -182,7 +182,8 @@ class Indexer:
         if (room := self._room()) > 0:
             self._begin(self._queue.take(room, timeout=0 if busy else self._idle_timeout()))
         if self._decoding or self._embedding:
-            wait([*self._decoding, *self._embedding], GLANCE_S, FIRST_COMPLETED)
+            futures: list[Future[Any]] = [*self._decoding, *self._embedding]
+            wait(futures, GLANCE_S, FIRST_COMPLETED)
         self._collect_decoded()
         self._collect_embedded()
         self._embed()
@@ -249,8 +250,8 @@ class Indexer:
 
     def _decode(self, job: _Job) -> None:
         info = self._embedder.info
-        future = self._decoder.submit(job.change.path, job.known, info and info.preprocess)
-        self._decoding[future] = job
+        preprocess = info.preprocess if info else None
+        self._decoding[self._decoder.submit(job.change.path, job.known, preprocess)] = job
 
     def _collect_decoded(self) -> None:
         for future in [future for future in self._decoding if future.done()]:

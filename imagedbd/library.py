@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imagedbd import __version__
 from imagedbd.change_queue import ChangeQueue
-from imagedbd.datatypes import ModelState, PictureState, Query
-from imagedbd.decoder import Decoder, Limits
+from imagedbd.datatypes import Limits, ModelState, PictureState, Query
+from imagedbd.decoder import Decoder
 from imagedbd.embedder import EmbedderProcess
 from imagedbd.errors import (
     ConfigError,
@@ -47,7 +47,9 @@ LOAD_TIMEOUT_S: Final = 900.0
 class Library:
     """An index in work. Made by :meth:`open`; every public method may be called from any thread."""
 
-    def __init__(self, settings: Settings, read_settings: Callable[[], Settings], on_crash: Callable[[], object]) -> None:
+    def __init__(
+        self, settings: Settings, read_settings: Callable[[], Settings], on_crash: Callable[[], object]
+    ) -> None:
         """Build all rooms and join them; nothing runs before :meth:`start`.
 
         :param read_settings: reads the settings again, for :meth:`reload`.
@@ -69,7 +71,9 @@ class Library:
         self._rules = _rules(settings)
         self._ledger = Ledger(os.path.join(settings.data_dir, "ledger.sqlite3"))
         self._closers.callback(self._ledger.close)
-        self._store: Store = open_store(settings.store, os.path.join(settings.data_dir, settings.store), exclusive=True)
+        self._store: Store = open_store(
+            settings.store, os.path.join(settings.data_dir, settings.store), exclusive=True
+        )
         self._closers.callback(self._store.close)
         reconcile(self._store, self._ledger)
         self._decoder = Decoder(settings.decoders or None, _limits(settings))
@@ -82,7 +86,7 @@ class Library:
             dtype=settings.dtype,
             ttl_s=settings.model_ttl,
             expected=bound,
-            on_ready=lambda: self._indexer.model_became_ready(),
+            on_ready=self._on_model_ready,
         )
         self._closers.callback(self._embedder.close)
         self._scanner = Scanner(
@@ -322,6 +326,9 @@ class Library:
 
     def _may_forget(self, path: str) -> bool:
         return RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path) is None
+
+    def _on_model_ready(self) -> None:
+        self._indexer.model_became_ready()
 
     def _on_doubt(self, folder: str, _reason: str) -> None:
         self._scanner.request(folder)

@@ -53,7 +53,7 @@ class OpenClip:
             weights_hash = _hash_files(_weight_files(name, tag))
         # OpenCLIP, the hub's client and torch's readers raise whatever they meet; a model that cannot be
         # loaded is a state of the daemon, never its end.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise ModelUnavailableError(_explain(spec, name, tag, error)) from error
         preprocess = _plain_preprocess(open_clip.get_model_preprocess_cfg(self._model))
         self._mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1)
@@ -200,7 +200,7 @@ def _explain(spec: str, name: str, tag: str | None, error: Exception) -> str:
         return f"OpenCLIP knows no weights {tag!r} for {name}. There are: {', '.join(tags) or 'none'}."
     if os.environ.get("HF_HUB_OFFLINE") == "1" and not name.startswith("local-dir:"):
         return f"The weights of {spec} are not on this machine."
-    return f"{spec} cannot be loaded: {error or type(error).__name__}"
+    return f"{spec} cannot be loaded: {str(error) or type(error).__name__}"
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:

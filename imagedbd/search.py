@@ -38,7 +38,7 @@ from imagedbd.errors import (
     UsageError,
 )
 from imagedbd.expressions import all_of, date_span, parse
-from imagedbd.ranking import fuse
+from imagedbd.ranking import cosines, fuse
 from imagedbd.text import query_words
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Searcher:
         words = query_words(query.text or "")
         if query.text is not None and not words:
             raise UsageError(f"There is no word in {query.text!r} to look for.")
-        vector = self._vector_or_note(query, bool(words), notes)
+        vector = self._vector_or_note(query, words, notes)
         if vector is not None and words:
             hits = self._fused(query, vector, words)
         elif vector is not None:
@@ -105,13 +105,13 @@ class Searcher:
             hits = self._listing(query)
         return Answer(_finish(hits, query), tuple(notes))
 
-    def _vector_or_note(self, query: Query, has_words: bool, notes: list[str]) -> Vector | None:
+    def _vector_or_note(self, query: Query, words: Sequence[str], notes: list[str]) -> Vector | None:
         if not query.terms:
             return None
         try:
             return self._query_vector(query.terms)
         except (ModelUnavailableError, EmbedderError) as error:
-            if not has_words:
+            if not words:
                 raise
             notes.append(f"Answered from metadata alone. {error.message}")
             return None
@@ -128,12 +128,15 @@ class Searcher:
         worded = self._store.matching(words, depth, query.condition)
         similarity = {match.record.id: match.score for match in similar}
         missing = [match.record.id for match in worded if match.record.id not in similarity]
-        for picture in self._store.get(missing):
-            if picture.vector is not None:
-                similarity[picture.record.id] = float(picture.vector @ vector)
+        others = [(p.record.id, p.vector) for p in self._store.get(missing) if p.vector is not None]
+        if others:
+            scores = cosines(np.stack([other for _, other in others]), vector)
+            similarity |= dict(zip((key for key, _ in others), map(float, scores), strict=True))
         text_score = {match.record.id: match.score for match in worded}
         return [
-            Hit(match.record, 0, match.score, similarity.get(match.record.id), text_score.get(match.record.id))
+            Hit(
+                match.record, 0, match.score, similarity.get(match.record.id), text_score.get(match.record.id)
+            )
             for match in fuse([similar, worded])
         ]
 
@@ -146,8 +149,7 @@ class Searcher:
         length = float(np.linalg.norm(total))
         if length < 1e-6:
             raise UsageError("The terms of this query cancel each other out.")
-        unit: Vector = total / length
-        return unit
+        return np.divide(total, length, dtype=np.float32)
 
     def _term_vector(self, term: PromptTerm | PictureTerm) -> Vector:
         if isinstance(term, PromptTerm):
@@ -177,7 +179,9 @@ class Searcher:
     def _picture_vector(self, data: bytes) -> Vector:
         info = self._embedder.info
         try:
-            content_hash, _, pixels = self._decoder.submit_bytes(data, info and info.preprocess).result()
+            content_hash, _, pixels = self._decoder.submit_bytes(
+                data, info.preprocess if info else None
+            ).result()
         except PictureError as error:
             raise QueryPictureError(error.message) from error
         if (known := self._store.find_vector(content_hash)) is not None:
@@ -185,7 +189,9 @@ class Searcher:
         if pixels is None:
             status = self._embedder.status()
             raise ModelUnavailableError(status.reason or f"The model {status.name} is still loading.")
-        vector: Vector = self._embedder.embed_pictures([pixels], Priority.QUERY_PICTURE).result(EMBED_TIMEOUT_S)[0]
+        vector: Vector = self._embedder.embed_pictures([pixels], Priority.QUERY_PICTURE).result(
+            EMBED_TIMEOUT_S
+        )[0]
         return vector
 
 

@@ -17,7 +17,9 @@ from safetensors.torch import save_file
 folder, size, patch, width, layers = Path(sys.argv[1]), *map(int, sys.argv[2:])
 config = {
     "embed_dim": 64,
-    "vision_cfg": {"image_size": size, "patch_size": patch, "width": width, "head_width": 32, "layers": layers},
+    "vision_cfg": {
+        "image_size": size, "patch_size": patch, "width": width, "head_width": 32, "layers": layers,
+    },
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
 preprocess = {
@@ -32,7 +34,9 @@ text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
 """
 
 
-def make_checkpoint(folder: Path, *, size: int = 64, patch: int = 16, width: int = 64, layers: int = 2) -> Path:
+def make_checkpoint(
+    folder: Path, *, size: int = 64, patch: int = 16, width: int = 64, layers: int = 2
+) -> Path:
     """A randomly initialised OpenCLIP model, saved as any ``local-dir:`` model is."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers = [str(n) for n in (size, patch, width, layers)]

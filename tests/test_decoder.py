@@ -24,8 +24,8 @@ import pytest
 from blake3 import blake3
 from PIL import Image, ImageDraw, ImageOps
 
-from imagedbd.datatypes import Preprocess, Signature
-from imagedbd.decoder import Decoder, Limits, decode_bytes, decode_file
+from imagedbd.datatypes import Limits, Preprocess, Signature
+from imagedbd.decoder import Decoder, decode_bytes, decode_file
 from imagedbd.errors import ImagedbError, PictureChangedError, PictureError, PictureMissingError
 from imagedbd.formats import PICTURE_SUFFIXES, is_picture_name
 from imagedbd.pixels import shown_size, to_pixels

@@ -47,7 +47,7 @@ def value_of(record, field):
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-def matches(condition, record):  # noqa: PLR0911 - one return for each kind of condition
+def matches(condition, record):
     match condition:
         case Not(operand):
             truth = matches(operand, record)

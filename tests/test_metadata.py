@@ -18,8 +18,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
-from imagedbd.datatypes import Metadata
-from imagedbd.decoder import Limits, decode_bytes
+from imagedbd.datatypes import Limits, Metadata
+from imagedbd.decoder import decode_bytes
 from imagedbd.exif import read_exif
 from imagedbd.metadata import searchable_text
 from imagedbd.png_chunks import metadata_first

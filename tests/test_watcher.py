@@ -335,6 +335,7 @@ class TestLostWatches:
         root.rename(tmp_path / "old")
         (tmp_path / "new").rename(root)
         assert listener.doubts_folder(root)
+        assert becomes_true(lambda: listener.status().state is RootState.ONLINE)
         (root / "a.jpg").touch()
         assert listener.hears_of(root / "a.jpg")
 

@@ -20,10 +20,17 @@ Parameter = TyperArgument | TyperOption
 
 def without_pydantic(command: Any) -> None:
     """Have a command, and all below it, convert their own values."""
-    for parameter in command.params:
-        parameter.process_value = partial(_process_value, parameter)
+    # Through the one method that every parameter passes: typer makes the option --help only there.
+    command.get_params = partial(_plain_parameters, command.get_params)
     for subcommand in command.commands.values() if isinstance(command, TyperGroup) else ():
         without_pydantic(subcommand)
+
+
+def _plain_parameters(parameters_of: Callable[[Any], list[Any]], context: Any) -> list[Any]:
+    parameters = parameters_of(context)
+    for parameter in parameters:
+        parameter.process_value = partial(_process_value, parameter)
+    return parameters
 
 
 def _process_value(parameter: Parameter, context: typer.Context, value: Any) -> Any:

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import termios
 import threading
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
@@ -35,9 +36,10 @@ def run_showing_progress(command: Sequence[str]) -> Finished:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         return Finished(done.returncode, done.stderr, done.stdout)
     ours, its = os.openpty()
-    environment = {**os.environ, "COLUMNS": str(shutil.get_terminal_size().columns)}
+    size = shutil.get_terminal_size()
+    termios.tcsetwinsize(its, (size.lines, size.columns))  # a bar without columns is not drawn
     try:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=its, env=environment)
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=its)
     except OSError:
         os.close(ours)
         raise

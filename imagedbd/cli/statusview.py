@@ -119,7 +119,7 @@ def _counts(status: Mapping[str, Any]) -> Text:
 
 
 def _speed(status: Mapping[str, Any]) -> str:
-    if not status.get("rate"):
+    if not status.get("rate") or not status["pending"]:  # of an idle daemon it is history
         return ""
     left = f", about {output.duration(status['eta_s'])} left" if status.get("eta_s") else ""
     return f"{status['rate']:.1f} pictures/s{left}"

@@ -27,17 +27,16 @@ def status(
     ] = False,
 ) -> None:
     """Show what the daemon is doing and what it has."""
+    target = target_of(context)
+    if as_json and not watch:
+        output.write_json(target.client.status())
+        return
     from imagedbd.cli import statusview
 
-    target = target_of(context)
     if watch:
         statusview.watch(target, as_json=as_json)
-        return
-    answer = target.client.status()
-    if as_json:
-        output.write_json(answer)
     else:
-        output.show(statusview.overview(answer))
+        output.show(statusview.overview(target.client.status()))
 
 
 @app.command(epilog=examples("imagedb wait && imagedb search 'a red car'", "imagedb wait --timeout 2m"))

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import signal
 import socketserver
+import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from imagedbd import __version__
 from imagedbd.client import VERSION_HEADER
 from imagedbd.errors import ImagedbError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 Answer = Any
 """JSON, a list of rows for a streamed path, an error, or a function of the request's body."""
@@ -82,10 +88,11 @@ class _Handler(BaseHTTPRequestHandler):
 def a_status(**changes: Any) -> dict[str, Any]:
     """What an idle daemon with one root says, with changes."""
     status = {
-        "state": "idle", "doing": "Watching for changes.", "indexed": 1204, "waiting": 0, "pending": 0, "failed": 0,
-        "rate": None, "eta_s": None,
+        "state": "idle", "doing": "Watching for changes.",
+        "indexed": 1204, "waiting": 0, "pending": 0, "failed": 0, "rate": None, "eta_s": None,
         "roots": [{"path": "/photos", "state": "online", "indexed": 1204, "reason": None}],
-        "store": {"kind": "lance", "uri": "/data/lance", "rows": 1204, "vectors": 1204, "bytes_on_disk": 12_300_000},
+        "store": {"kind": "lance", "uri": "/data/lance", "rows": 1204, "vectors": 1204,
+                  "bytes_on_disk": 12_300_000},
         "model": {"name": "demo", "state": "ready", "reason": None, "help": [], "configured": "demo"},
         "device": "cpu", "dtype": "bf16", "embeds_total": 7, "watcher_restarts": 0, "uptime_s": 4000.0,
         "version": __version__, "pid": 4711, "config_file": "/nowhere/config.toml", "data_dir": "/data",
@@ -96,8 +103,9 @@ def a_status(**changes: Any) -> dict[str, Any]:
 
 def a_hit(path: str, rank: int = 1, **changes: Any) -> dict[str, Any]:
     hit = {
-        "rank": rank, "score": 1 / rank, "similarity": 1 / rank, "text_score": None, "id": f"id{rank}", "path": path,
-        "folder": os.path.dirname(path), "name": os.path.basename(path), "size": 1000, "mtime": "2024-05-04T10:00:00Z",
+        "rank": rank, "score": 1 / rank, "similarity": 1 / rank, "text_score": None, "id": f"id{rank}",
+        "path": path, "folder": os.path.dirname(path), "name": os.path.basename(path),
+        "size": 1000, "mtime": "2024-05-04T10:00:00Z",
         "format": "JPEG", "width": 640, "height": 480, "taken_at": "2024-05-04T12:00:00+02:00",
         "camera_make": "NIKON CORPORATION", "camera_model": "NIKON Z 6", "keywords": [],
     }  # fmt: skip
@@ -151,5 +159,27 @@ def imagedb(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Ran]:
         code = main(arguments)
         data, words = capfdbinary.readouterr()
         return Ran(code, data, words.decode())
+
+    return run
+
+
+@pytest.fixture
+def terminal() -> Callable[..., tuple[int, bytes]]:
+    """Run a program at a terminal of its own; Ctrl-C is pressed once where it offers that."""
+
+    def run(command: list[str], **environment: str) -> tuple[int, bytes]:
+        ours, its = pty.openpty()
+        variables = {**os.environ, "TERM": "xterm", **environment}
+        seen, interrupted = b"", False
+        with subprocess.Popen(command, stdout=its, stderr=its, env=variables) as child:
+            os.close(its)
+            with contextlib.suppress(OSError):  # the other end is closed
+                while True:
+                    seen += os.read(ours, 65_536)
+                    if b"Ctrl-C leaves" in seen and not interrupted:
+                        child.send_signal(signal.SIGINT)
+                        interrupted = True
+        os.close(ours)
+        return child.returncode, seen
 
     return run

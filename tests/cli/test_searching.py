@@ -61,7 +61,13 @@ class TestForms:
     def test_a_table_shows_a_name_and_never_obeys_it(self, hostile, imagedb):
         text = imagedb("search", "x").text
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", text)
-        for shown in (r"line\nbreak", r"\x1b[31mred\x07", r"caf\xe9", r"right\u202eleft", "[bold]no markup[/bold]"):
+        for shown in (
+            r"line\nbreak",
+            r"\x1b[31mred\x07",
+            r"caf\xe9",
+            r"right\u202eleft",
+            "[bold]no markup[/bold]",
+        ):
             assert shown in text
         assert ":smile:" in text
         assert "写真 👩‍💻" in text
@@ -188,7 +194,9 @@ class TestQuery:
         assert base64.b64decode(asked("--image", "-")["terms"][0]["data"]) == b"\xff\xd8picture"
 
     def test_conditions_alone_are_a_query(self, asked, tmp_path):
-        body = asked("--where", "iso > 3", "--in", ".", "--after", "2024", "--before", "2025-02", "--camera", "nikon")
+        body = asked(
+            "--where", "iso > 3", "--in", ".", "--after", "2024", "--before", "2025-02", "--camera", "nikon"
+        )
         assert body == {
             "terms": [], "where": "iso > 3", "under": [str(tmp_path)], "after": "2024", "before": "2025-02",
             "camera": "nikon", "limit": 10, "sort": "score",
@@ -265,7 +273,9 @@ class TestBadQuery:
         assert (ran.code, ran.words) == (2, "imagedb: Query picture cannot be read: It is not a picture.\n")
 
     def test_a_bad_expression_is_pointed_at(self, daemon, imagedb):
-        daemon.answers["/search"] = ExpressionError("No such field.", position=10, expression="iso > 3 & colour = 1")
+        daemon.answers["/search"] = ExpressionError(
+            "No such field.", position=10, expression="iso > 3 & colour = 1"
+        )
         ran = imagedb("search", "--where", "iso > 3 & colour = 1")
         lines = ran.words.splitlines()
         assert ran.code == 2
@@ -315,7 +325,11 @@ class TestOthers:
 
     def test_show(self, daemon, imagedb, tmp_path):
         path = str(tmp_path / "x.jpg")
-        daemon.answers["/show"] = lambda body: {**a_hit(body["path"]), "caption": "two\nlines", "exposure_s": 0.004}
+        daemon.answers["/show"] = lambda body: {
+            **a_hit(body["path"]),
+            "caption": "two\nlines",
+            "exposure_s": 0.004,
+        }
         assert json.loads(imagedb("show", "x.jpg", "--json").data)["path"] == path
         text = imagedb("show", "x.jpg").text
         assert r"two\nlines" in text
@@ -324,12 +338,18 @@ class TestOthers:
 
     def test_why_asks_about_a_link_and_not_about_its_goal(self, daemon, imagedb, tmp_path):
         (tmp_path / "link.jpg").symlink_to("/etc/passwd")
-        daemon.answers["/why"] = lambda body: {"path": body["path"], "state": "skipped", "reason": "It is a link."}
+        daemon.answers["/why"] = lambda body: {
+            "path": body["path"],
+            "state": "skipped",
+            "reason": "It is a link.",
+        }
         assert json.loads(imagedb("why", "link.jpg", "--json").data)["path"] == str(tmp_path / "link.jpg")
         assert "It is a link." in imagedb("why", "./link.jpg").text
 
     def test_list(self, daemon, imagedb):
-        daemon.answers["/pictures"] = [{"path": path, "id": "i", "content_hash": "h", "state": "indexed"} for path in HOSTILE]
+        daemon.answers["/pictures"] = [
+            {"path": path, "id": "i", "content_hash": "h", "state": "indexed"} for path in HOSTILE
+        ]
         assert [row["path"] for row in json.loads(imagedb("list", "--json").data)] == HOSTILE
         assert imagedb("list", "-0").data == b"".join(os.fsencode(p) + b"\0" for p in HOSTILE)
         lines = imagedb("list").text.splitlines()

@@ -19,9 +19,27 @@ def gallery(shared_machine: Machine) -> Machine:
     machine = shared_machine
     rome, oslo = (41.9, 12.5), (59.91, 10.75)
     shots: dict[str, dict[str, Any]] = {
-        "rome/a.jpg": {"make": "NIKON", "model": "E950", "iso": 80, "taken": "2019:05:01 10:00:00", "gps": rome},
-        "rome/b.jpg": {"make": "NIKON", "model": "D700", "iso": 400, "taken": "2020:06:02 11:00:00", "gps": rome},
-        "oslo/c.jpg": {"make": "Canon", "model": "EOS 5D", "iso": 200, "taken": "2021:07:03 12:00:00", "gps": oslo},
+        "rome/a.jpg": {
+            "make": "NIKON",
+            "model": "E950",
+            "iso": 80,
+            "taken": "2019:05:01 10:00:00",
+            "gps": rome,
+        },
+        "rome/b.jpg": {
+            "make": "NIKON",
+            "model": "D700",
+            "iso": 400,
+            "taken": "2020:06:02 11:00:00",
+            "gps": rome,
+        },
+        "oslo/c.jpg": {
+            "make": "Canon",
+            "model": "EOS 5D",
+            "iso": 200,
+            "taken": "2021:07:03 12:00:00",
+            "gps": oslo,
+        },
         "oslo/d.jpg": {"description": "a café by the harbour", "taken": "2022:08:04 13:00:00"},
         "e.jpg": {},
     }

@@ -1,0 +1,104 @@
+"""The checkup."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from imagedbd.cli import checkup
+
+from .conftest import a_status
+
+
+@pytest.fixture
+def healthy(daemon, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (tmp_path / "data" / "lance").mkdir(parents=True)
+    (tmp_path / "data" / "ledger.sqlite3").touch()
+    roots = [{"path": str(photos), "state": "online", "indexed": 1, "reason": None}]
+    daemon.answers["/status"] = a_status(roots=roots, data_dir=str(tmp_path / "data"))
+    return daemon
+
+
+def _findings(ran):
+    return {finding["check"]: finding for finding in json.loads(ran.data)}
+
+
+def test_all_is_well(healthy, imagedb, monkeypatch):
+    monkeypatch.setattr(checkup, "LOW_SPACE", 0)
+    ran = imagedb("doctor", "--json")
+    assert ran.code == 0, ran.text
+    assert {f["level"] for f in json.loads(ran.data)} <= {"ok", "note"}
+    assert {
+        "python",
+        "packages",
+        "formats",
+        "settings",
+        "data",
+        "index",
+        "socket",
+        "daemon",
+        "model",
+        "folders",
+    } <= set(_findings(ran))
+    assert imagedb("doctor").words == "All is well.\n"
+
+
+def test_each_problem_comes_with_its_fix(healthy, imagedb, tmp_path):
+    model = {"name": "m", "state": "unavailable", "reason": "No weights.", "help": ["imagedb model pull"]}
+    roots = [{"path": str(tmp_path / "gone"), "state": "offline", "indexed": 1, "reason": "It is gone."}]
+    healthy.answers["/status"] |= {"model": model, "roots": roots, "version": "9.9"}
+    ran = imagedb("doctor", "--json")
+    assert ran.code == 70
+    for check in ("model", "folders", "daemon"):
+        assert _findings(ran)[check]["level"] == "problem"
+        assert _findings(ran)[check]["fix"]
+    assert "→ imagedb model pull" in imagedb("doctor").text
+
+
+def test_no_daemon(imagedb):
+    ran = imagedb("doctor", "--json")
+    assert ran.code == 70
+    assert _findings(ran)["daemon"]["fix"] == "imagedbd run"
+    assert _findings(ran)["folders"]["fix"] == "imagedb root add DIR"
+
+
+def test_bad_settings_end_the_round(imagedb, tmp_path):
+    (tmp_path / "config.toml").write_text("roots = 3\n")
+    ran = imagedb("doctor", "--json")
+    assert ran.code == 70
+    assert list(_findings(ran))[-1] == "settings"
+
+
+def test_too_many_folders(healthy, imagedb, tmp_path, monkeypatch):
+    limit = tmp_path / "limit"
+    limit.write_text("3\n")
+    for name in "abc":
+        (tmp_path / "photos" / name).mkdir()
+    monkeypatch.setattr(checkup, "WATCH_LIMIT", str(limit))
+    found = _findings(imagedb("doctor", "--json"))["watches"]
+    assert found["level"] == "problem"
+    assert "fs.inotify.max_user_watches=524288" in found["fix"]
+
+
+def test_builds_of_torch_that_do_not_match(healthy, imagedb, monkeypatch):
+    versions = {"torch": "2.9.0+cpu"}
+    monkeypatch.setattr(checkup, "_version", lambda name: versions.get(name, "0.24.0"))
+    assert "different builds" in _findings(imagedb("doctor", "--json"))["packages"]["finding"]
+
+
+def test_it_imports_nothing_heavy(healthy, tmp_path):
+    import subprocess
+    import sys
+
+    probe = (
+        "import sys; from imagedbd.cli.main import main; main(['doctor', '--json']);"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", probe], check=False, capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert not {"torch", "lancedb", "open_clip", "pandas", "pydantic"} & set(ran.stderr.split())

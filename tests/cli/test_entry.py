@@ -1,0 +1,271 @@
+"""Both programs: exit codes, errors in words, help, versions, and what they import."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from imagedbd import __version__, errors
+from imagedbd.cli import daemon as daemon_cli
+from imagedbd.cli import entry, main
+
+from .conftest import a_hit
+
+PROGRAM = [sys.executable, "-c", "import sys; from imagedbd.cli.main import main; sys.exit(main())"]
+HEAVY = {
+    "torch",
+    "lancedb",
+    "pandas",
+    "numpy",
+    "pydantic",
+    "fastapi",
+    "PIL",
+    "pyarrow",
+    "open_clip",
+    "lark",
+    "uvicorn",
+}
+
+
+def _commands(command, path=()):
+    yield path, command
+    for name, sub in getattr(command, "commands", {}).items():
+        yield from _commands(sub, (*path, name))
+
+
+IMAGEDB = list(_commands(entry.command_of(main.app), ("imagedb",)))
+IMAGEDBD = list(_commands(entry.command_of(daemon_cli.app), ("imagedbd",)))
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("error", "code"),
+        [
+            (errors.ImagedbError("It broke."), 70),
+            (errors.UsageError("It broke."), 2),
+            (errors.NothingMatchedError("It broke."), 1),
+            (errors.ConfigError("It broke."), 78),
+            (errors.StoreUnreadableError("It broke."), 78),
+            (errors.LockHeldError("It broke."), 75),
+            (errors.WaitTimeoutError("It broke."), 124),
+            (errors.ModelUnavailableError("It broke."), 70),
+        ],
+    )
+    def test_each_is_one_line_with_its_exit_code(self, daemon, imagedb, error, code):
+        daemon.answers["/status"] = error
+        ran = imagedb("status")
+        assert (ran.code, ran.data) == (code, b"")
+        assert ran.words == f"imagedb: {error.title}: It broke.\n"
+
+    def test_no_daemon_is_69_and_names_the_command_that_starts_it(self, imagedb):
+        ran = imagedb("search", "x")
+        assert ran.code == 69
+        assert "`imagedbd run`" in ran.words
+
+    def test_a_bad_setting_is_78(self, imagedb, tmp_path):
+        (tmp_path / "config.toml").write_text("stor = 'lance'\n")
+        ran = imagedb("status")
+        assert ran.code == 78
+        assert "config.toml, line 1" in ran.words
+        assert "Did you mean 'store'" in ran.words
+
+    def test_a_bug_is_one_line_that_says_how_to_see_more(self, daemon, imagedb, monkeypatch):
+        daemon.answers["/status"] = {"state": "idle"}  # not what it should be
+        ran = imagedb("status")
+        assert ran.code == 70
+        assert "This is a bug" in ran.words
+        assert "KeyError" in ran.words
+        assert ran.words.count("\n") == 1
+        monkeypatch.setenv("IMAGEDBD_DEBUG", "1")
+        assert "Traceback" in imagedb("status").words
+
+    def test_a_fault_of_the_daemon_is_told_as_one(self, daemon, imagedb):
+        daemon.answers["/status"] = b"Internal Server Error"
+        ran = imagedb("status")
+        assert ran.code == 70
+        assert "HTTP status 500" in ran.words
+
+    def test_another_version_is_told_even_if_the_command_fails(self, daemon, imagedb):
+        daemon.version = "9.9"
+        assert "The daemon is version 9.9, this command" in imagedb("status").words
+        daemon.answers["/status"] = errors.ImagedbError("It broke.")
+        assert "version 9.9" in imagedb("status").words
+
+    def test_a_message_cannot_steer_the_terminal(self, daemon, imagedb):
+        daemon.answers["/status"] = errors.ImagedbError("bad \x1b[2J name")
+        assert r"bad \x1b[2J name" in imagedb("status").words
+
+    def test_a_full_disk_behind_standard_output(self, daemon):
+        with open("/dev/full", "wb") as full:
+            ran = subprocess.run(
+                [*PROGRAM, "status", "--json"], check=False, stdout=full, stderr=subprocess.PIPE, text=True
+            )
+        assert (ran.returncode, ran.stderr) == (70, "imagedb: Failed: No space left on device.\n")
+
+    def test_a_closed_pipe_is_silent(self, daemon):
+        daemon.answers["/pictures"] = [
+            {"path": f"/photos/{n}.jpg", "state": "indexed"} for n in range(20_000)
+        ]
+        with subprocess.Popen(
+            [*PROGRAM, "list", "--paths"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as child:
+            assert child.stdout.readline() == b"/photos/0.jpg\n"
+            child.stdout.close()
+            assert child.stderr.read() == b""
+            assert child.wait() == entry.BROKEN_PIPE
+
+    def test_ctrl_c_is_130_and_silent(self, daemon):
+        daemon.answers["/wait"] = lambda _: time.sleep(5)
+        with subprocess.Popen([*PROGRAM, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            while not daemon.bodies("/wait"):
+                time.sleep(0.01)
+            child.send_signal(signal.SIGINT)
+            assert child.stderr.read() == b""
+            assert child.wait() == entry.INTERRUPTED
+
+
+class TestOptions:
+    def test_version(self, imagedb):
+        assert imagedb("--version").text == f"imagedb {__version__}\n"
+
+    @pytest.mark.parametrize("before", [True, False])
+    def test_where_the_daemon_is_may_stand_on_either_side(self, daemon, imagedb, monkeypatch, before):
+        monkeypatch.delenv("IMAGEDBD_SOCKET")
+        place = ("--socket", daemon.socket)
+        assert imagedb(*([*place, "status"] if before else ["status", *place])).code == 0
+
+    def test_nothing_is_kept_from_one_run_to_the_next(self, daemon, imagedb, monkeypatch):
+        monkeypatch.delenv("IMAGEDBD_SOCKET")
+        assert imagedb("status", "--socket", daemon.socket).code == 0
+        assert imagedb("status").code == 69
+
+    @pytest.mark.parametrize("arguments", [(), ("root",), ("model",)])
+    def test_a_group_alone_shows_its_help(self, imagedb, arguments):
+        ran = imagedb(*arguments)
+        assert (ran.code, ran.data) == (2, b"")
+        assert ran.words.startswith("Usage: imagedb")
+
+    def test_a_missing_argument_is_named(self, imagedb):
+        ran = imagedb("show")
+        assert ran.code == 2
+        assert "Missing argument 'FILE'" in ran.words
+        assert "Try `imagedb show --help`" in ran.words
+
+    def test_an_unknown_command(self, imagedb):
+        assert imagedb("serach", "x").code == 2
+
+
+class TestHelp:
+    @pytest.mark.parametrize(
+        ("path", "command"), IMAGEDB + IMAGEDBD, ids=lambda v: "-".join(v) if type(v) is tuple else ""
+    )
+    def test_every_command_has_a_summary_of_one_line_and_examples(self, path, command):
+        summary = command.help.split("\n")[0]
+        assert 10 < len(summary) < 75
+        assert summary.endswith(".")
+        assert f"  {' '.join(path)}" in command.epilog
+
+    @pytest.mark.parametrize("columns", [40, 100])
+    def test_it_fits_the_terminal(self, imagedb, monkeypatch, columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        ran = imagedb("search", "--help")
+        assert ran.code == 0
+        options = ran.text.partition("Examples:")[0]
+        assert max(map(len, options.splitlines())) <= columns
+        assert "--near LAT,LON[,KM]" in options
+
+
+class TestImports:
+    """What keeps a query at a blink: see also the budget in ``imagedbd.cli.plain``."""
+
+    PROBE = (
+        "import sys; from imagedbd.cli.main import main; code = main(sys.argv[1:]); sys.stdout.flush();"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr); sys.exit(code)"
+    )
+
+    @pytest.mark.parametrize(
+        ("arguments", "also_banned"),
+        [
+            (["status"], set()),
+            (["status", "--json"], {"rich"}),
+            (["search", "x", "-n", "3", "--min-score", "0.5", "--where", "iso > 3"], set()),
+            (["search", "x", "--not", "y", "--json"], {"rich"}),
+            (["list", "--paths"], {"rich"}),
+            (["--help"], set()),
+        ],
+    )
+    def test_no_command_imports_what_is_heavy(self, daemon, arguments, also_banned):
+        daemon.answers["/search"] = {"hits": [a_hit("/photos/a.jpg")], "notes": [], "took_ms": 1}
+        daemon.answers["/pictures"] = []
+        ran = subprocess.run(
+            [sys.executable, "-c", self.PROBE, *arguments], check=False, capture_output=True, text=True
+        )
+        assert ran.returncode == 0
+        assert not (HEAVY | also_banned) & set(ran.stderr.split())
+
+
+class TestTerminal:
+    @pytest.fixture(autouse=True)
+    def _terminal(self, terminal):
+        self._run = lambda *arguments, **environment: terminal([*PROGRAM, *arguments], **environment)
+
+    def test_colour_on_a_terminal_unless_it_is_not_wanted(self, daemon):
+        assert b"\x1b[32midle" in self._run("status")[1]
+        assert b"\x1b[32m" not in self._run("status", NO_COLOR="1")[1]
+
+    def test_watching_ends_with_ctrl_c_and_0(self, daemon):
+        code, seen = self._run("status", "--watch")
+        assert code == 0
+        assert b"1,204 indexed" in seen
+
+    def test_waiting_shows_how_far_it_is(self, daemon):
+        daemon.answers["/status"] |= {"state": "indexing", "pending": 300, "rate": 12.5, "eta_s": 24}
+        daemon.answers["/wait"] = lambda _: time.sleep(1.2) or {"indexed": 1504, "failed": 0}
+        code, seen = self._run("wait", COLUMNS="100")
+        assert code == 0
+        assert b"300 pictures to go" in seen
+        assert b"1,504 pictures indexed." in seen
+
+
+class TestDaemonProgram:
+    def test_check_config(self, capfd, tmp_path):
+        assert daemon_cli.main(["check-config"]) == 0
+        (tmp_path / "config.toml").write_text("device = 'gpu'\n")
+        assert daemon_cli.main(["check-config"]) == 78
+        assert "imagedbd: Bad configuration: " in capfd.readouterr().err
+
+    def test_run_hands_on_what_was_given_and_reads_the_rest_again(self, monkeypatch, tmp_path):
+        import types
+
+        seen = {}
+
+        def run(read_settings, *, pull):
+            (tmp_path / "config.toml").write_text("settle = '3s'\n")
+            seen.update(settings=read_settings(), pull=pull)
+            return 70
+
+        monkeypatch.setitem(sys.modules, "imagedbd.daemon", types.SimpleNamespace(run=run))
+        import imagedbd
+
+        monkeypatch.setattr(imagedbd, "daemon", sys.modules["imagedbd.daemon"], raising=False)
+        code = daemon_cli.main(
+            ["run", "--root", "a", "--root", "b", "--model", "demo", "--device", "cpu", "--no-pull"]
+        )
+        assert code == 70
+        settings = seen["settings"]
+        assert settings.roots == (str(tmp_path / "a"), str(tmp_path / "b"))
+        assert (settings.model, settings.device, settings.settle, seen["pull"]) == ("demo", "cpu", 3.0, False)
+
+    def test_a_bad_flag_is_told_before_anything_starts(self, capfd):
+        assert daemon_cli.main(["run", "--store", "shelf"]) == 78
+        assert "--store: store: 'shelf' is not one of lance, faiss" in capfd.readouterr().err
+
+    def test_a_module_is_a_program(self):
+        ran = subprocess.run(
+            [sys.executable, "-m", "imagedbd", "--version"], check=False, capture_output=True, text=True
+        )
+        assert ran.stdout == f"imagedbd {__version__}\n"

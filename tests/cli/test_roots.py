@@ -1,0 +1,112 @@
+"""Which folders are watched: the settings file is edited, and the daemon told."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tomllib
+
+import pytest
+
+from .conftest import a_status
+
+
+@pytest.fixture
+def config(tmp_path):
+    return tmp_path / "config.toml"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    return folder
+
+
+def _roots(config):
+    return tomllib.loads(config.read_text())["roots"]
+
+
+def test_adding_with_the_daemon_down(imagedb, config, photos):
+    config.write_text("# mine\nsettle = '2s'  # slow disk\n")
+    ran = imagedb("root", "add", "photos")
+    assert ran.code == 0
+    assert "The daemon is not running" in ran.words
+    assert _roots(config) == [str(photos)]
+    assert "# slow disk" in config.read_text()
+
+
+def test_adding_goes_to_the_file_of_the_daemon_that_runs(daemon, imagedb, config, photos, tmp_path):
+    own = tmp_path / "own.toml"
+    daemon.answers |= {"/status": a_status(config_file=str(own)), "/reload": {"changed": ["roots"]}}
+    assert imagedb("root", "add", "photos").code == 0
+    assert _roots(own) == [str(photos)]
+    assert not config.exists()
+    assert daemon.bodies("/reload") == [{}]
+
+
+def test_adding_twice_is_told(imagedb, photos):
+    imagedb("root", "add", "photos")
+    assert "There already:" in imagedb("root", "add", "photos/").words
+
+
+def test_a_link_is_added_as_what_it_leads_to(imagedb, config, photos, tmp_path):
+    (tmp_path / "link").symlink_to(photos)
+    imagedb("root", "add", "link")
+    assert _roots(config) == [str(photos)]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file"])
+def test_only_folders_can_be_added(imagedb, config, photos, tmp_path, name):
+    (tmp_path / "file").write_text("")
+    assert imagedb("root", "add", "photos", name).code == 2
+    assert not config.exists()
+
+
+def test_removing_asks_first(daemon, imagedb, config, photos, monkeypatch):
+    config.write_text(f'roots = ["{photos}"]\n')
+    root = {"path": str(photos), "state": "online", "indexed": 59, "reason": None}
+    daemon.answers |= {"/status": a_status(config_file=str(config), roots=[root]), "/reload": {}}
+    for answer, code in (("no\n", 1), ("\n", 1), ("", 2)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        ran = imagedb("root", "remove", "photos")
+        assert ran.code == code
+        assert "Forget 59 pictures" in ran.words
+        assert _roots(config) == [str(photos)]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert imagedb("root", "remove", "photos").code == 0
+    assert _roots(config) == []
+    assert len(daemon.bodies("/reload")) == 1
+
+
+def test_removing_a_folder_that_is_gone(imagedb, config):
+    config.write_text('roots = ["/gone", "/stays"]\n')
+    assert imagedb("root", "remove", "--yes", "/gone").code == 0
+    assert _roots(config) == ["/stays"]
+
+
+def test_removing_what_is_not_there(imagedb, config):
+    assert imagedb("root", "remove", "--yes", "/gone").code == 1
+
+
+def test_removing_what_only_the_command_line_of_the_daemon_names(daemon, imagedb):
+    ran = imagedb("root", "remove", "--yes", "/photos")
+    assert ran.code == 2
+    assert "--root" in ran.words
+
+
+def test_listing(daemon, imagedb):
+    assert json.loads(imagedb("root", "list", "--json").data) == daemon.answers["/status"]["roots"]
+    assert imagedb("root", "list").text.splitlines()[1].split() == ["/photos", "online", "1,204"]
+
+
+def test_listing_with_the_daemon_down(imagedb, config):
+    config.write_text('roots = ["/photos"]\n')
+    assert json.loads(imagedb("root", "list", "--json").data)[0]["path"] == "/photos"
+    assert "The daemon is not running" in imagedb("root", "list").words
+
+
+def test_a_variable_that_hides_the_file_is_told(imagedb, photos, monkeypatch):
+    monkeypatch.setenv("IMAGEDBD_ROOTS", "/elsewhere")
+    assert "IMAGEDBD_ROOTS is set" in imagedb("root", "add", "photos").words

@@ -1,0 +1,141 @@
+"""Status, waiting, failures and scans."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from imagedbd.errors import ModelUnavailableError, UsageError, WaitTimeoutError
+
+from .conftest import a_status
+from .test_entry import PROGRAM
+
+
+class TestStatus:
+    def test_json_is_what_the_daemon_said(self, daemon, imagedb):
+        assert json.loads(imagedb("status", "--json").data) == daemon.answers["/status"]
+
+    def test_it_says_all_that_matters(self, daemon, imagedb):
+        daemon.answers["/status"] = a_status(
+            state="indexing", pending=1300, failed=2, rate=14.25, eta_s=91,
+            roots=[{"path": "/mnt/usb", "state": "offline", "indexed": 300, "reason": "It is not mounted."}],
+        )  # fmt: skip
+        text = imagedb("status").text
+        for part in (
+            "indexing", "1,204 indexed", "1,300 to go", "2 failed", "14.2 pictures/s, about 2 min left",
+            "demo  ready  on cpu, bf16", "12.3 MB", "/mnt/usb  offline  300 pictures  It is not mounted.",
+        ):  # fmt: skip
+            assert part in text
+
+    def test_a_missing_model_comes_with_the_ways_on(self, daemon, imagedb):
+        model = {
+            "name": "ViT-B-16/x", "state": "unavailable", "reason": "Its weights are not here.",
+            "help": ["imagedb model pull", "--model demo"], "configured": "ViT-B-16/x",
+        }  # fmt: skip
+        daemon.answers["/status"] = a_status(model=model, waiting=59)
+        text = imagedb("status").text
+        assert "59 waiting for the model" in text
+        assert "Its weights are not here." in text
+        assert "Ways on: imagedb model pull or --model demo" in text
+
+    def test_another_model_in_the_settings_is_told(self, daemon, imagedb):
+        model = {**a_status()["model"], "configured": "ViT-L-14/x"}
+        daemon.answers["/status"] = a_status(model=model)
+        assert "The settings name ViT-L-14/x" in imagedb("status").text
+
+    def test_it_is_readable_at_forty_columns(self, daemon, imagedb, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "40")
+        lines = imagedb("status").text.splitlines()
+        assert max(map(len, lines)) <= 40
+        assert "1,204 indexed" in " ".join(lines)
+
+    def test_watching_into_a_pipe_is_a_line_a_change(self, daemon):
+        looks = itertools.count()
+        seen_all = threading.Event()
+
+        def status(_):
+            look = next(looks)
+            if look == 2:
+                seen_all.set()
+            return a_status(indexed=min(look, 1))
+
+        daemon.answers["/status"] = status
+        command = [*PROGRAM, "status", "--watch"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+            assert seen_all.wait(20)
+            child.send_signal(signal.SIGINT)
+            assert [line.split(", ")[1] for line in child.stdout] == ["0 indexed", "1 indexed"]
+            assert (child.wait(), child.stderr.read()) == (0, "")
+
+
+class TestWait:
+    def test_done(self, daemon, imagedb):
+        daemon.answers["/wait"] = {"indexed": 57, "failed": 2}
+        ran = imagedb("wait")
+        assert (ran.code, ran.data) == (0, b"")
+        assert ran.words == "57 pictures indexed, 2 failed (see `imagedb failures`).\n"
+        assert json.loads(imagedb("wait", "--json").data) == {"indexed": 57, "failed": 2}
+
+    @pytest.mark.parametrize(("text", "seconds"), [("2", 2.0), ("1.5m", 90.0)])
+    def test_time_out(self, daemon, imagedb, text, seconds):
+        daemon.answers["/wait"] = WaitTimeoutError("5 changes are still to be indexed.")
+        assert imagedb("wait", "--timeout", text).code == 124
+        assert daemon.bodies("/wait") == [{"timeout": seconds}]
+
+    def test_without_a_model(self, daemon, imagedb):
+        daemon.answers["/wait"] = ModelUnavailableError("The weights are not here.")
+        ran = imagedb("wait")
+        assert ran.code == 70
+        assert "The weights are not here." in ran.words
+
+    def test_a_time_that_is_none(self, daemon, imagedb):
+        assert imagedb("wait", "--timeout", "soon").code == 2
+
+
+FAILED = [{"path": "/photos/bad\n\udce9.jpg", "reason": "It is empty.", "attempts": 3}]
+
+
+class TestFailures:
+    def test_forms(self, daemon, imagedb):
+        daemon.answers["/failures"] = FAILED
+        assert json.loads(imagedb("failures", "--json").data) == FAILED
+        assert imagedb("failures").text.splitlines()[1].split() == [
+            r"/photos/bad\n\xe9.jpg",
+            *("It", "is", "empty."),
+            "3",
+        ]
+
+    def test_none(self, daemon, imagedb):
+        daemon.answers["/failures"] = []
+        assert imagedb("failures", "--json").data == b"[]\n"
+        ran = imagedb("failures")
+        assert (ran.code, ran.data) == (0, b"")
+
+    def test_retry_all_and_some(self, daemon, imagedb, tmp_path):
+        daemon.answers["/failures/retry"] = {"retried": ["/photos/bad.jpg"]}
+        assert "Trying 1 file again" in imagedb("failures", "--retry").words
+        imagedb("failures", "--retry", "bad.jpg", "/photos/b.jpg")
+        assert [body["paths"] for body in daemon.bodies("/failures/retry")] == [
+            None,
+            [str(tmp_path / "bad.jpg"), "/photos/b.jpg"],
+        ]
+
+    def test_a_path_without_retry_is_no_request(self, daemon, imagedb):
+        assert imagedb("failures", "bad.jpg").code == 2
+
+
+class TestScan:
+    def test_all_and_one(self, daemon, imagedb, tmp_path):
+        daemon.answers["/scan"] = {"ticket": 1}
+        assert "all folders" in imagedb("scan").words
+        imagedb("scan", ".")
+        assert [body["folder"] for body in daemon.bodies("/scan")] == [None, str(tmp_path)]
+
+    def test_outside(self, daemon, imagedb):
+        daemon.answers["/scan"] = UsageError("/etc lies outside every root.")
+        assert imagedb("scan", "/etc").code == 2

@@ -211,8 +211,8 @@ def _root_list(value: Any) -> tuple[str, ...]:
 
 
 def _text_list(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(item, str) and item for item in value):
-        raise ValueError("expected a list of strings")
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
+        raise ValueError('expected a list of strings, such as ["~/Pictures"]')
     return tuple(value)
 
 

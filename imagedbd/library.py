@@ -9,12 +9,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from imagedbd import __version__
 from imagedbd.change_queue import ChangeQueue
-from imagedbd.datatypes import Limits, ModelState, PictureState, Query
+from imagedbd.datatypes import Limits, ModelState, PictureState, Query, RootState
 from imagedbd.decoder import Decoder
 from imagedbd.embedder import EmbedderProcess
 from imagedbd.errors import (
@@ -132,7 +132,7 @@ class Library:
         counts = self._ledger.counts()
         pending = self._queue.pending
         model = self._embedder.status()
-        roots = self._scanner.roots_status()
+        roots = self._roots_status()
         rate = self._indexer.rate()
         state, doing = self._activity(roots, pending, counts[PictureState.WAITING])
         return {
@@ -166,7 +166,7 @@ class Library:
         }
 
     def roots(self) -> list[dict[str, Any]]:
-        return [asdict(root) for root in self._scanner.roots_status()]
+        return [asdict(root) for root in self._roots_status()]
 
     def pictures(self) -> Iterator[dict[str, Any]]:
         """Every picture of the index, ordered by the bytes of its path."""
@@ -323,6 +323,18 @@ class Library:
         if model.state is ModelState.UNAVAILABLE:
             ways = " or ".join(f"`{way}`" for way in model.help)
             raise ModelUnavailableError(f"{model.reason} Pictures wait for it. Ways on: {ways}.")
+
+    def _roots_status(self) -> list[RootStatus]:
+        """What the scanner says of each root, or of one that is in order, what its watch lacks."""
+        watches = {watch.root: watch for watch in self._watcher.status()}
+        return [
+            replace(root, state=RootState.DEGRADED, reason=watch.reason)
+            if root.state is RootState.ONLINE
+            and (watch := watches.get(root.path))
+            and watch.state is RootState.DEGRADED
+            else root
+            for root in self._scanner.roots_status()
+        ]
 
     def _may_forget(self, path: str) -> bool:
         return RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path) is None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CLEAR_LINE: Final = b"\r\x1b[K"
+UP: Final = b"\x1b[A"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,14 @@ def _forward(terminal: int, words: bytearray) -> None:
     with contextlib.suppress(OSError):  # reading fails once the child's end is closed
         while chunk := os.read(terminal, 65_536):
             words += chunk
-            if b"\r" in chunk.replace(b"\r\n", b"\n"):
-                _show(sys.stderr, chunk)
+            _show(sys.stderr, _redrawn(chunk))
+
+
+def _redrawn(chunk: bytes) -> bytes:
+    """The lines that are drawn over: bars. All on one line, so no step up from a lower one."""
+    for end in (b"\r\r\n", b"\r\n"):
+        chunk = chunk.replace(end, b"\n")
+    return b"".join(line for line in chunk.replace(UP, b"").split(b"\n") if b"\r" in line)
 
 
 def _show(stream: IO[str], data: bytes) -> None:

@@ -1,7 +1,7 @@
 """Train the demo checkpoint from scratch: ``python -m imagedbd.demo.train --out DIR --seed N``.
 
 The result is an ordinary OpenCLIP checkpoint of a very small model that has only ever seen this
-package's own drawings. Training takes about twenty minutes on two cores and needs no graphics card. The same
+package's own drawings. Training takes about fifteen minutes on two idle cores and needs no graphics card. The same
 seed, package versions and kind of processor give the same checkpoint; ``checkpoint/README.md`` names the
 seed of the shipped one.
 """

@@ -102,12 +102,14 @@ class TestPull:
         )
         bar = (
             "import os, sys; print('some warning', file=sys.stderr);"
-            "columns = os.get_terminal_size(2).columns; print(f'\\r{columns:-^{columns}}', end='', file=sys.stderr);"
+            "columns = os.get_terminal_size(2).columns;"
+            "print(f'\\r{columns:-^{columns}}', end='', file=sys.stderr);"
             "sys.exit('\\nThere is no network.')"
         )
         code, seen = terminal([sys.executable, "-c", script, bar], COLUMNS="60")
         assert code == 70
         assert b"-60-" in seen
+        assert b"some warning" not in seen
         assert seen.endswith(b"imagedb: Model unavailable: demo cannot be had: There is no network.\r\n")
 
     def test_a_spec_that_is_none(self, child, imagedb):

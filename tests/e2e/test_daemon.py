@@ -160,10 +160,12 @@ def test_sighup_reads_the_roots_again_and_a_faulty_file_changes_nothing(machine:
     added = machine.run("root", "add", str(machine.home / "more"))
     assert added.returncode == 0, added.stderr
     machine.until(lambda: machine.listed() == {"more/b.jpg"})
+    good = (machine.home / "config.toml").read_text()
     (machine.home / "config.toml").write_text("roots = 7\n")
     assert machine.process is not None
     machine.process.send_signal(signal.SIGHUP)
     machine.until(lambda: "roots" in machine.log() and "old settings stay" in machine.log())
+    (machine.home / "config.toml").write_text(good)
     assert machine.listed() == {"more/b.jpg"}
 
 

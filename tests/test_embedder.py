@@ -1,0 +1,283 @@
+"""Vectors are OpenCLIP's own, prompts overtake pictures, and the model's process may come, go and die."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from conftest import make_checkpoint
+from pictures import encoded, picture
+
+from imagedbd.datatypes import Batch, ImageRecord, Limits, Metadata, ModelState, Priority, Signature, StoredPicture
+from imagedbd.decoder import decode_bytes
+from imagedbd.demo import checkpoint_dir
+from imagedbd.embedder import EmbedderProcess
+from imagedbd.errors import EmbedderError, ModelUnavailableError
+from imagedbd.stores import open_store
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from imagedbd.datatypes import Pixels
+
+EXACT = 0.9999
+"""What PNG in fp32 must reach: nothing is lost on the way but rounding."""
+CLOSE = 0.9995
+"""What draft-mode JPEG and bf16 must reach. A mirrored picture must not, or the bound says nothing."""
+PROMPTS = ["a red car", "two dogs on a beach at sunset", "snow"]
+
+
+class Reference:
+    """OpenCLIP as its own documentation uses it."""
+
+    def __init__(self, folder: Path) -> None:
+        import open_clip
+        import torch
+
+        self._torch = torch
+        name = f"local-dir:{folder}"
+        model, _, preprocess = open_clip.create_model_and_transforms(name)
+        self._model, self._preprocess = model.eval(), preprocess
+        self._tokenizer = open_clip.get_tokenizer(name)
+
+    def picture(self, image: Image.Image) -> NDArray[np.float32]:
+        with self._torch.inference_mode():
+            batch = self._preprocess(image).unsqueeze(0)
+            vector: NDArray[np.float32] = self._model.encode_image(batch, normalize=True)[0].numpy()
+        return vector
+
+    def prompts(self, texts: list[str]) -> NDArray[np.float32]:
+        with self._torch.inference_mode():
+            rows: NDArray[np.float32] = self._model.encode_text(self._tokenizer(texts), normalize=True).numpy()
+        return rows
+
+
+@pytest.fixture(scope="module")
+def larger_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that takes pictures as large as ViT-B-16 does."""
+    return make_checkpoint(tmp_path_factory.mktemp("larger"), size=224, width=192, layers=4)
+
+
+@pytest.fixture(scope="module", params=["random", "demo"])
+def model_folder(request: pytest.FixtureRequest, larger_checkpoint: Path) -> Path:
+    return larger_checkpoint if request.param == "random" else checkpoint_dir()
+
+
+@pytest.fixture(scope="module")
+def reference(model_folder: Path) -> Reference:
+    return Reference(model_folder)
+
+
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
+def embedder(request: pytest.FixtureRequest, model_folder: Path) -> Iterator[EmbedderProcess]:
+    embedder = EmbedderProcess(f"local-dir:{model_folder}", device="cpu", dtype=request.param)
+    embedder.load().result(120)
+    yield embedder
+    embedder.close()
+
+
+def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    wide = one.astype(np.float64), other.astype(np.float64)
+    return float(wide[0] @ wide[1] / np.linalg.norm(wide[0]) / np.linalg.norm(wide[1]))
+
+
+def pixels_of(embedder: EmbedderProcess, data: bytes) -> Pixels:
+    assert embedder.info is not None
+    _, _, pixels = decode_bytes(data, embedder.info.preprocess, Limits())
+    assert pixels is not None
+    return pixels
+
+
+def bound(embedder: EmbedderProcess) -> float:
+    return EXACT if embedder.status().dtype == "fp32" else CLOSE
+
+
+def test_the_vector_of_a_png_is_openclips_own(embedder: EmbedderProcess, reference: Reference) -> None:
+    for seed in range(4):
+        vector = embedder.embed_pictures([pixels_of(embedder, encoded(seed, "PNG"))]).result(60)[0]
+        expected = reference.picture(picture(seed))
+        assert cosine(vector, expected) >= bound(embedder)
+        assert cosine(vector, reference.picture(ImageOps.mirror(picture(seed)))) < bound(embedder)
+
+
+def test_the_vector_of_a_large_jpeg_is_close_to_openclips_own(
+    embedder: EmbedderProcess, reference: Reference, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.jpg"
+    picture(5, (4000, 2800)).save(path, quality=90)
+    with Image.open(path) as image:
+        expected = reference.picture(image)
+        mirrored = reference.picture(ImageOps.mirror(image))
+    vector = embedder.embed_pictures([pixels_of(embedder, path.read_bytes())]).result(60)[0]
+    assert cosine(vector, expected) >= CLOSE
+    assert cosine(vector, mirrored) < CLOSE
+
+
+def test_the_vector_of_a_turned_photo_is_that_of_the_upright_one(
+    embedder: EmbedderProcess, reference: Reference, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.png"
+    picture(6).rotate(90, expand=True).save(path, exif=exif)
+    vector = embedder.embed_pictures([pixels_of(embedder, path.read_bytes())]).result(60)[0]
+    assert cosine(vector, reference.picture(picture(6))) >= bound(embedder)
+
+
+def test_the_vectors_of_prompts_are_openclips_own(embedder: EmbedderProcess, reference: Reference) -> None:
+    rows = embedder.embed_prompts(PROMPTS).result(60)
+    for row, expected in zip(rows, reference.prompts(PROMPTS), strict=True):
+        assert cosine(row, expected) >= bound(embedder)
+
+
+def test_vectors_are_the_same_alone_and_in_a_batch(embedder: EmbedderProcess) -> None:
+    pixels = [pixels_of(embedder, encoded(seed, "PNG")) for seed in range(5)]
+    together = embedder.embed_pictures(pixels).result(60)
+    assert together.dtype == np.float32
+    assert np.linalg.norm(together, axis=1) == pytest.approx(1, abs=1e-5)
+    for one, row in zip(pixels, together, strict=True):
+        assert cosine(embedder.embed_pictures([one]).result(60)[0], row) >= bound(embedder)
+
+
+def test_a_stored_vector_is_openclips_own(
+    embedder: EmbedderProcess, reference: Reference, tmp_path: Path
+) -> None:
+    assert embedder.info is not None
+    vector = embedder.embed_pictures([pixels_of(embedder, encoded(1, "PNG"))]).result(60)[0]
+    record = ImageRecord("a" * 32, "/a.png", Signature(1, 2, 3, 4, 5), "hash", Metadata(), "2026-01-01T00:00:00Z")
+    store = open_store("lance", str(tmp_path / "store"))
+    store.bind(embedder.info)
+    store.apply(Batch(upserts=(StoredPicture(record, vector),)))
+    (stored,) = store.get([record.id])
+    store.close()
+    assert stored.vector is not None
+    assert cosine(stored.vector, reference.picture(picture(1))) >= bound(embedder)
+
+
+def test_a_prompt_overtakes_pictures_that_wait(checkpoint: Path) -> None:
+    embedder = EmbedderProcess(f"local-dir:{checkpoint}", device="cpu", dtype="fp32")
+    try:
+        embedder.load().result(120)
+        pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+        order: list[str] = []
+        futures: list[Any] = []
+        for number in range(20):
+            future = embedder.embed_pictures([pixels] * 64)
+            future.add_done_callback(lambda _, n=number: order.append(f"batch {n}"))
+            futures.append(future)
+        query = embedder.embed_pictures([pixels], Priority.QUERY_PICTURE)
+        query.add_done_callback(lambda _: order.append("query picture"))
+        prompt = embedder.embed_prompts(["a dog"])
+        prompt.add_done_callback(lambda _: order.append("prompt"))
+        for future in (*futures, query, prompt):
+            future.result(60)
+        assert order.index("prompt") < order.index("query picture") < order.index("batch 19")
+        assert embedder.embeds_total == 20 * 64 + 1
+    finally:
+        embedder.close()
+
+
+def test_a_model_that_is_killed_comes_back_and_answers(checkpoint: Path) -> None:
+    embedder = EmbedderProcess(f"local-dir:{checkpoint}", device="cpu")
+    try:
+        first = embedder.embed_prompts(["a dog"]).result(120)
+        assert embedder._child is not None
+        embedder._child.process.kill()
+        assert np.array_equal(embedder.embed_prompts(["a dog"]).result(120), first)
+    finally:
+        embedder.close()
+
+
+def test_an_idle_model_leaves_and_is_back_for_the_next_prompt(checkpoint: Path) -> None:
+    ready = []
+    embedder = EmbedderProcess(
+        f"local-dir:{checkpoint}", device="cpu", ttl_s=0.2, on_ready=lambda: ready.append(True)
+    )
+    try:
+        embedder.embed_prompts(["a dog"]).result(120)
+        deadline = time.monotonic() + 30
+        while embedder.status().state is not ModelState.UNLOADED:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert embedder._child is None
+        assert embedder.embed_prompts(["a dog"]).result(120).shape == (1, 64)
+        assert len(ready) == 2
+    finally:
+        embedder.close()
+
+
+def test_a_request_that_fails_in_the_model_fails_alone(checkpoint: Path) -> None:
+    embedder = EmbedderProcess(f"local-dir:{checkpoint}", device="cpu")
+    try:
+        wrong_size = np.zeros((10, 10, 3), dtype=np.uint8)
+        with pytest.raises(EmbedderError):
+            embedder.embed_pictures([wrong_size]).result(120)
+        assert embedder.embed_prompts(["a dog"]).result(60).shape == (1, 64)
+    finally:
+        embedder.close()
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("ViT-B-16/laion2b_s34b_b88k", "not on this machine"),
+        ("ViT-B-61/openai", "Did you mean"),
+        ("ViT-B-16/nonsense", "laion2b_s34b_b88k"),
+        ("local-dir:/nowhere", "cannot be loaded"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_a_state_with_a_reason(
+    spec: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    embedder = EmbedderProcess(spec, device="cpu")
+    try:
+        with pytest.raises(ModelUnavailableError, match="imagedb model pull"):
+            embedder.load().result(120)
+        status = embedder.status()
+        assert status.state is ModelState.UNAVAILABLE
+        assert reason in (status.reason or "")
+        with pytest.raises(ModelUnavailableError):
+            embedder.embed_prompts(["a dog"]).result(1)
+    finally:
+        embedder.close()
+
+
+def test_other_weights_than_those_of_the_store_are_refused(checkpoint: Path) -> None:
+    spec = f"local-dir:{checkpoint}"
+    first = EmbedderProcess(spec, device="cpu")
+    first.load().result(120)
+    info = first.info
+    first.close()
+    assert info is not None
+    second = EmbedderProcess(spec, device="cpu", expected=replace(info, weights_hash="other"))
+    try:
+        with pytest.raises(ModelUnavailableError, match="not those"):
+            second.load().result(120)
+        assert second.info == replace(info, weights_hash="other")
+    finally:
+        second.close()
+
+
+def test_closing_fails_what_still_waits(checkpoint: Path) -> None:
+    embedder = EmbedderProcess(f"local-dir:{checkpoint}", device="cpu")
+    waiting = embedder.embed_prompts(["a dog"])
+    time.sleep(0.5)
+    embedder.close()
+    with pytest.raises((EmbedderError, ModelUnavailableError)):
+        waiting.result(10)
+
+
+def test_the_daemons_half_loads_no_torch() -> None:
+    assert "imagedbd.embedder" in sys.modules
+    import subprocess
+
+    program = "import sys, imagedbd.daemon; assert not {'torch', 'open_clip'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
 from conftest import make_checkpoint
 from pictures import encoded, picture
+from PIL import Image, ImageOps
 
-from imagedbd.datatypes import Batch, ImageRecord, Limits, Metadata, ModelState, Priority, Signature, StoredPicture
+from imagedbd.datatypes import (
+    Batch,
+    ImageRecord,
+    Limits,
+    Metadata,
+    ModelState,
+    Priority,
+    Signature,
+    StoredPicture,
+)
 from imagedbd.decoder import decode_bytes
 from imagedbd.demo import checkpoint_dir
 from imagedbd.embedder import EmbedderProcess
@@ -55,7 +64,9 @@ class Reference:
 
     def prompts(self, texts: list[str]) -> NDArray[np.float32]:
         with self._torch.inference_mode():
-            rows: NDArray[np.float32] = self._model.encode_text(self._tokenizer(texts), normalize=True).numpy()
+            rows: NDArray[np.float32] = self._model.encode_text(
+                self._tokenizer(texts), normalize=True
+            ).numpy()
         return rows
 
 
@@ -151,7 +162,9 @@ def test_a_stored_vector_is_openclips_own(
 ) -> None:
     assert embedder.info is not None
     vector = embedder.embed_pictures([pixels_of(embedder, encoded(1, "PNG"))]).result(60)[0]
-    record = ImageRecord("a" * 32, "/a.png", Signature(1, 2, 3, 4, 5), "hash", Metadata(), "2026-01-01T00:00:00Z")
+    record = ImageRecord(
+        "a" * 32, "/a.png", Signature(1, 2, 3, 4, 5), "hash", Metadata(), "2026-01-01T00:00:00Z"
+    )
     store = open_store("lance", str(tmp_path / "store"))
     store.bind(embedder.info)
     store.apply(Batch(upserts=(StoredPicture(record, vector),)))

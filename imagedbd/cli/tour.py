@@ -5,12 +5,12 @@ What is right is known beforehand: the gallery's own plan says what every pictur
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
 import json
 import os
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -131,17 +131,14 @@ class Tour:
         self._check(bool(hits) and step.right(hits), f"the answer to `imagedb {shlex.join(step.arguments)}`")
 
     def _ask(self, arguments: Sequence[str]) -> list[dict[str, Any]]:
-        """The hits of a command line, run as a shell would run it but in this process."""
-        from imagedbd.cli.main import main
-
-        data, words = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(data), contextlib.redirect_stderr(words):
-            code = main([*self._daemon.options, *arguments, "--json"])
-        if code not in {0, NothingMatchedError.exit_code}:
+        """The hits of a command line, run as a shell would run it: the time is what a user waits."""
+        command = [sys.executable, "-m", "imagedbd.cli", *self._daemon.options, *arguments, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode not in {0, NothingMatchedError.exit_code}:
             raise ImagedbError(
-                f"`imagedb {shlex.join(arguments)}` ended with code {code}: {words.getvalue().strip()}"
+                f"`imagedb {shlex.join(arguments)}` ended with code {done.returncode}: {done.stderr.strip()}"
             )
-        hits: list[dict[str, Any]] = json.loads(data.getvalue())
+        hits: list[dict[str, Any]] = json.loads(done.stdout)
         return hits
 
     def _print(self, hits: Sequence[Mapping[str, Any]]) -> None:

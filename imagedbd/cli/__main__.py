@@ -1,0 +1,10 @@
+"""``python -m imagedbd.cli`` is ``imagedb``, also where no script is on the path."""
+
+from __future__ import annotations
+
+import sys
+
+from imagedbd.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

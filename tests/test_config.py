@@ -1,0 +1,135 @@
+"""Where settings come from, which one wins, and how a faulty one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imagedbd.config import DEFAULT_MODELS, edit_roots, load_settings, parse_duration
+from imagedbd.errors import ConfigError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+@pytest.fixture
+def env(tmp_path: Path, file: Path) -> dict[str, str]:
+    return {"IMAGEDBD_CONFIG": str(file), "XDG_RUNTIME_DIR": "/run/user/7"}
+
+
+def test_without_a_file_there_are_defaults(env: dict[str, str]) -> None:
+    settings = load_settings(environ=env)
+    assert settings.model == DEFAULT_MODELS["lance"]
+    assert settings.roots == ()
+    assert settings.socket == "/run/user/7/imagedbd/imagedbd.sock"
+
+
+def test_without_a_session_the_socket_lies_with_the_data(env: dict[str, str], tmp_path: Path) -> None:
+    del env["XDG_RUNTIME_DIR"]
+    settings = load_settings({"data_dir": str(tmp_path)}, env)
+    assert settings.socket == str(tmp_path / "run" / "imagedbd.sock")
+
+
+def test_flags_win_over_variables_and_variables_over_the_file(file: Path, env: dict[str, str]) -> None:
+    file.write_text('model = "A/file"\ndtype = "fp32"\ndevice = "cpu"\n')
+    env |= {"IMAGEDBD_MODEL": "A/variable", "IMAGEDBD_DTYPE": "bf16"}
+    settings = load_settings({"model": "A/flag", "dtype": None}, env)
+    assert (settings.model, settings.dtype, settings.device) == ("A/flag", "bf16", "cpu")
+
+
+def test_roots_of_flags_are_added_to_those_of_the_file(
+    file: Path, env: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    file.write_text(f'roots = ["{tmp_path}/a", "{tmp_path}/link"]\n')
+    settings = load_settings({"roots": [f"{tmp_path}/b", f"{tmp_path}/a/"]}, env)
+    assert settings.roots == (f"{tmp_path}/a", f"{tmp_path}/real", f"{tmp_path}/b")
+
+
+def test_a_variable_may_name_several_roots(env: dict[str, str]) -> None:
+    assert load_settings(environ=env | {"IMAGEDBD_ROOTS": "/a:/b"}).roots == ("/a", "/b")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('settle = "soon"', ", line 1: settle: 'soon' is not a duration"),
+        ("# words\n\nmodle = 'x'", ", line 3: unknown setting 'modle'. Did you mean 'model'?"),
+        ("quite_something = 1", "There are: roots"),
+        ("roots = 7", "line 1: roots: expected a list"),
+        ("model = 'ViT-B-16'", "ARCHITECTURE/TAG"),
+        ("store = 'sqlite'", "is not one of lance, faiss"),
+        ("device = 'gpu'", "is not a device"),
+        ("max_file_size = 'big'", "is not a size"),
+        ("decoders = -1", "is not a whole number"),
+        ("roots = [", "is not valid TOML"),
+        ("model = 3", "expected a model's name"),
+    ],
+)
+def test_a_faulty_setting_is_told_with_its_place(
+    file: Path, env: dict[str, str], text: str, expected: str
+) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(environ=env)
+    assert str(file) in caught.value.message
+    assert expected in caught.value.message
+
+
+def test_a_faulty_flag_and_a_faulty_variable_are_named(env: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"--dtype: dtype: 'fp8'"):
+        load_settings({"dtype": "fp8"}, env)
+    with pytest.raises(ConfigError, match="IMAGEDBD_SETTLE: settle"):
+        load_settings(environ=env | {"IMAGEDBD_SETTLE": "x"})
+
+
+def test_a_socket_whose_path_is_too_long_is_refused(env: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="107 bytes"):
+        load_settings({"socket": "/" + "x" * 110}, env)
+
+
+def test_a_local_model_is_named_from_anywhere(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/usr")
+    assert load_settings({"model": "local-dir:share"}, env).model == "local-dir:/usr/share"
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(2, 2), (0.5, 0.5), ("90", 90), ("1.5s", 1.5), ("30m", 1800), ("2 h", 7200), ("1d", 86400)],
+)
+def test_durations_have_units(value: object, seconds: float) -> None:
+    assert parse_duration(value) == seconds
+
+
+@pytest.mark.parametrize("value", ["", "-1s", "1 week", True, None, "1e3"])
+def test_what_is_no_duration_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        parse_duration(value)
+
+
+def test_editing_roots_keeps_everything_else(file: Path) -> None:
+    file.write_text('# mine\nroots = [\n  "/a", # first\n]\nmodel = "demo" # small\n')
+    assert edit_roots(str(file), add="/b")
+    assert not edit_roots(str(file), add="/b")
+    assert edit_roots(str(file), remove="/a")
+    assert not edit_roots(str(file), remove="/zzz")
+    text = file.read_text()
+    assert "# mine" in text
+    assert 'model = "demo" # small' in text
+    assert load_settings(environ={"IMAGEDBD_CONFIG": str(file)}).roots == ("/b",)
+
+
+def test_the_first_root_makes_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "config.toml"
+    assert edit_roots(str(file), add="/a")
+    assert load_settings(environ={"IMAGEDBD_CONFIG": str(file)}).roots == ("/a",)
+
+
+def test_a_file_that_is_no_toml_is_not_edited(file: Path) -> None:
+    file.write_text("roots = [")
+    with pytest.raises(ConfigError):
+        edit_roots(str(file), add="/a")
+    assert file.read_text() == "roots = ["

@@ -1,0 +1,253 @@
+"""The pipeline with real files, decoders, ledger and store; only the model is a fake."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import INFO, FakeEmbedder
+from pictures import save
+from PIL import Image
+
+from imagedbd.change_queue import ChangeQueue
+from imagedbd.datatypes import Batch, PictureState
+from imagedbd.decoder import Decoder
+from imagedbd.errors import StoreError
+from imagedbd.indexer import Indexer
+from imagedbd.ledger import Ledger
+from imagedbd.rules import Rules
+from imagedbd.stores import open_store
+
+
+class Bench:
+    """An indexer with everything around it but a watcher: changes are put by hand."""
+
+    def __init__(self, home: Path, embedder: FakeEmbedder) -> None:
+        self.photos = home / "photos"
+        self.photos.mkdir()
+        self.embedder = embedder
+        self.ledger = Ledger(str(home / "ledger"))
+        self.store = open_store("lance", str(home / "store"))
+        self.decoder = Decoder(2)
+        self.queue = ChangeQueue(settle_s=0.01, settle_max_s=0.1)
+        self.online = True
+        self.crashed = False
+        self.scans: list[str] = []
+        self.indexer = Indexer(
+            queue=self.queue,
+            ledger=self.ledger,
+            store=self.store,
+            decoder=self.decoder,
+            embedder=embedder,
+            rules=Rules([str(self.photos)]),
+            may_forget=lambda _: self.online,
+            request_scan=self.scans.append,
+            on_crash=self._note_crash,
+        )
+        self.indexer.start()
+
+    def _note_crash(self) -> None:
+        self.crashed = True
+
+    def close(self) -> None:
+        self.indexer.close()
+        self.decoder.close()
+        self.store.close()
+        self.ledger.close()
+        assert not self.crashed
+
+    def look_at(self, *names: str) -> None:
+        """Put these paths in the queue, and return when all is done."""
+        for name in names:
+            self.queue.put(str(self.photos / name), settled=True)
+        deadline = time.monotonic() + 60
+        while self.queue.oldest_open() is not None:
+            assert not self.crashed
+            assert time.monotonic() < deadline
+            self.queue.wait_done(self.queue.ticket(), 0.05)
+
+    def flat(self, name: str, red: int) -> str:
+        """A picture of one colour, for the fake to recognise."""
+        Image.new("RGB", (40, 40), (red, 100, 100)).save(self.photos / name)
+        return name
+
+    def state(self, name: str) -> PictureState | None:
+        entry = self.ledger.get(str(self.photos / name))
+        return entry.state if entry else None
+
+    def names(self) -> set[str]:
+        return {record.name for record in self.store.scan()}
+
+    @property
+    def embedded(self) -> int:
+        return sum(self.embedder.embedded)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path, FakeEmbedder())
+    yield bench
+    bench.close()
+
+
+def test_pictures_get_into_store_and_ledger_with_their_vectors(bench: Bench) -> None:
+    names = [bench.flat(f"{red}.png", red) for red in range(20)]
+    bench.look_at(*names)
+    assert bench.names() == set(names)
+    assert bench.store.model == INFO
+    assert bench.embedded == 20
+    assert bench.ledger.counts()[PictureState.INDEXED] == 20
+    ids = [bench.ledger.get(str(bench.photos / name)) for name in names]
+    stored = bench.store.get([entry.id for entry in ids if entry and entry.id])
+    assert all(row.vector is not None and np.isfinite(row.vector).all() for row in stored)
+
+
+def test_one_picture_that_the_model_chokes_on_costs_that_picture_only(bench: Bench) -> None:
+    bench.embedder.poison = 77
+    names = [bench.flat(f"{red}.png", red) for red in range(70, 90)]
+    bench.look_at(*names)
+    assert bench.names() == set(names) - {"77.png"}
+    (failure,) = bench.ledger.failures()
+    assert failure.path.endswith("/77.png")
+    assert "It choked." in (failure.reason or "")
+
+
+def test_a_vector_that_is_not_finite_is_refused_singly(bench: Bench) -> None:
+    bench.embedder.blank = 5
+    names = [bench.flat(f"{red}.png", red) for red in range(10)]
+    bench.look_at(*names)
+    assert bench.names() == set(names) - {"5.png"}
+    assert bench.state("5.png") is PictureState.FAILED
+
+
+def test_without_a_model_records_are_stored_and_embedded_when_it_is_there(bench: Bench) -> None:
+    bench.embedder.info = None
+    names = [bench.flat(f"{red}.png", red) for red in range(6)]
+    bench.look_at(*names)
+    assert bench.names() == set(names)
+    assert bench.store.model is None
+    assert bench.ledger.counts()[PictureState.WAITING] == 6
+    ids = {record.name: record.id for record in bench.store.scan()}
+
+    bench.embedder.info = INFO
+    bench.indexer.model_became_ready()
+    bench.look_at()
+    assert bench.ledger.counts()[PictureState.INDEXED] == 6
+    assert bench.store.stats().vectors == 6
+    assert {record.name: record.id for record in bench.store.scan()} == ids
+
+
+def test_a_moved_file_keeps_row_and_vector(bench: Bench) -> None:
+    bench.look_at(bench.flat("a.png", 1))
+    (before,) = bench.store.scan()
+    os.rename(bench.photos / "a.png", bench.photos / "b.png")
+    bench.look_at("a.png", "b.png")
+    (after,) = bench.store.scan()
+    assert (after.id, after.name) == (before.id, "b.png")
+    assert bench.embedded == 1
+    assert bench.state("a.png") is None
+
+
+def test_a_move_seen_from_its_far_end_first_is_a_move_too(bench: Bench) -> None:
+    bench.look_at(bench.flat("a.png", 1))
+    (before,) = bench.store.scan()
+    os.rename(bench.photos / "a.png", bench.photos / "b.png")
+    bench.look_at("b.png")
+    bench.look_at("a.png")
+    (after,) = bench.store.scan()
+    assert (after.id, after.name) == (before.id, "b.png")
+
+
+def test_a_delete_seen_before_its_create_costs_no_embedding(bench: Bench) -> None:
+    bench.look_at(bench.flat("a.png", 1))
+    (before,) = bench.store.scan()
+    os.rename(bench.photos / "a.png", bench.photos / "b.png")
+    bench.look_at("a.png")
+    assert bench.names() == set()
+    bench.look_at("b.png")
+    (after,) = bench.store.scan()
+    assert (after.id, after.name) == (before.id, "b.png")
+    assert bench.embedded == 1
+
+
+def test_the_id_of_a_forgotten_picture_is_not_given_twice(bench: Bench) -> None:
+    content = (bench.photos / bench.flat("a.png", 1)).read_bytes()
+    bench.look_at("a.png")
+    bench.flat("a.png", 2)
+    bench.look_at("a.png")
+    (bench.photos / "b.png").write_bytes(content)
+    shutil.copy(bench.photos / "b.png", bench.photos / "c.png")
+    bench.look_at("b.png", "c.png")
+    assert bench.names() == {"a.png", "b.png", "c.png"}
+    assert len({record.id for record in bench.store.scan()}) == 3
+    assert bench.embedded == 2
+
+
+def test_nothing_is_forgotten_while_its_root_is_offline(bench: Bench) -> None:
+    bench.look_at(bench.flat("a.png", 1))
+    os.remove(bench.photos / "a.png")
+    bench.online = False
+    bench.look_at("a.png")
+    assert bench.names() == {"a.png"}
+    assert bench.state("a.png") is PictureState.INDEXED
+    bench.online = True
+    bench.look_at("a.png")
+    assert bench.names() == set()
+
+
+def test_a_folder_in_the_place_of_a_file_is_scanned(bench: Bench) -> None:
+    bench.look_at(bench.flat("a.png", 1))
+    os.remove(bench.photos / "a.png")
+    (bench.photos / "a.png").mkdir()
+    bench.look_at("a.png")
+    assert bench.names() == set()
+    assert bench.scans == [str(bench.photos / "a.png")]
+
+
+def test_a_store_that_refuses_for_a_while_loses_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagedbd.indexer.RETRY_STORE_S", 0.05)
+    real, refusals = bench.store.apply, []
+
+    def refuse_twice(batch: Batch) -> None:
+        if len(refusals) < 2:
+            refusals.append(bench.indexer.trouble)
+            raise StoreError("The disk is full.")
+        real(batch)
+
+    monkeypatch.setattr(bench.store, "apply", refuse_twice)
+    bench.look_at(bench.flat("a.png", 1))
+    assert refusals == [None, "The disk is full."]
+    assert bench.indexer.trouble is None
+    assert bench.names() == {"a.png"}
+
+
+def test_a_file_that_took_the_daemon_down_twice_is_left_alone(bench: Bench) -> None:
+    path = str(bench.photos / bench.flat("a.png", 1))
+    stat = os.lstat(path)
+    from imagedbd.datatypes import Signature
+
+    for _ in range(2):
+        bench.ledger.begin([(path, Signature.of(stat))])
+    bench.look_at("a.png")
+    assert bench.state("a.png") is PictureState.FAILED
+    bench.ledger.retry([path])
+    bench.look_at("a.png")
+    assert bench.state("a.png") is PictureState.INDEXED
+
+
+def test_a_failed_file_is_read_again_only_when_it_changes(bench: Bench) -> None:
+    (bench.photos / "a.jpg").write_bytes(b"rubbish")
+    bench.look_at("a.jpg")
+    bench.look_at("a.jpg")
+    (failure,) = bench.ledger.failures()
+    assert failure.attempts == 1
+    save(bench.photos / "a.jpg", 3)
+    bench.look_at("a.jpg")
+    assert bench.state("a.jpg") is PictureState.INDEXED

@@ -1,0 +1,222 @@
+"""From queries to ranked hits, over a real store; only the model is a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import INFO, FakeEmbedder, vector_of
+from pictures import encoded
+
+from imagedbd.datatypes import (
+    Batch,
+    Compare,
+    ImageRecord,
+    LedgerEntry,
+    Metadata,
+    PictureState,
+    PictureTerm,
+    PromptTerm,
+    Query,
+    Signature,
+    SortOrder,
+    Store,
+    StoredPicture,
+)
+from imagedbd.decoder import Decoder
+from imagedbd.errors import (
+    ExpressionError,
+    ModelUnavailableError,
+    PictureNeededError,
+    QueryPictureError,
+    UsageError,
+)
+from imagedbd.ledger import Ledger
+from imagedbd.search import Searcher, conditions_of
+from imagedbd.stores import open_store
+
+SIGNATURE = Signature(1, 2, 3, 4, 5)
+CAPTIONS = ["dog", "dog cat", "cat", None]
+
+
+def record(name: str, **metadata: object) -> ImageRecord:
+    described = replace(Metadata(), **metadata)  # type: ignore[arg-type]
+    return ImageRecord(
+        f"{name:0>32}", f"/p/{name}", SIGNATURE, f"hash {name}", described, "2026-01-01T00:00:00Z"
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Pictures 0 to 3 with the vectors of the prompts "0" to "3", and one without a vector."""
+    store = open_store("lance", str(tmp_path_factory.mktemp("search") / "store"))
+    store.bind(INFO)
+    rows = [
+        StoredPicture(
+            record(str(number), caption=caption, taken_at=f"200{number}-01-01T00:00:00"),
+            vector_of(str(number).encode()),
+        )
+        for number, caption in enumerate(CAPTIONS)
+    ]
+    store.apply(Batch(upserts=(*rows, StoredPicture(record("waiting", caption="dog")))))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def embedder() -> FakeEmbedder:
+    return FakeEmbedder()
+
+
+@pytest.fixture
+def searcher(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> Iterator[Searcher]:
+    ledger, decoder = Ledger(str(tmp_path / "ledger")), Decoder(1)
+    ledger.put(
+        [LedgerEntry("/p/2", SIGNATURE, PictureState.INDEXED, id=f"{'2':0>32}", content_hash="hash 2")]
+    )
+    yield Searcher(store, ledger, decoder, embedder)
+    decoder.close()
+    ledger.close()
+
+
+def names(searcher: Searcher, query: Query) -> list[str]:
+    return [hit.record.name for hit in searcher.search(query).hits]
+
+
+def test_a_prompt_finds_the_picture_with_its_vector_first(searcher: Searcher) -> None:
+    answer = searcher.search(Query(terms=(PromptTerm("1"),)))
+    assert answer.hits[0].record.name == "1"
+    assert answer.hits[0].similarity == pytest.approx(1, abs=1e-3)
+    assert answer.hits[0].text_score is None
+    assert [hit.rank for hit in answer.hits] == [1, 2, 3, 4]
+
+
+def test_a_prompt_is_embedded_once_however_often_it_is_asked(
+    searcher: Searcher, embedder: FakeEmbedder
+) -> None:
+    for _ in range(3):
+        searcher.search(Query(terms=(PromptTerm("a dog"),)))
+    assert embedder.prompts == ["a dog"]
+
+
+def test_terms_are_added_up_by_their_weights(searcher: Searcher) -> None:
+    both = Query(terms=(PromptTerm("0", 1.0), PromptTerm("3", 0.9)), limit=2)
+    assert names(searcher, both) == ["0", "3"]
+    away = Query(terms=(PromptTerm("0"), PromptTerm("3", -0.9)))
+    assert names(searcher, away)[0] == "0"
+    assert names(searcher, away)[-1] == "3"
+
+
+def test_terms_that_cancel_each_other_are_refused(searcher: Searcher) -> None:
+    with pytest.raises(UsageError, match="cancel"):
+        searcher.search(Query(terms=(PromptTerm("0"), PromptTerm("0", -1.0))))
+
+
+def test_words_must_all_be_there(searcher: Searcher) -> None:
+    assert sorted(names(searcher, Query(text="dog"))) == ["0", "1", "waiting"]
+    assert names(searcher, Query(text="DOG, cat!")) == ["1"]
+    assert names(searcher, Query(text="horse")) == []
+
+
+def test_a_query_of_no_words_is_refused(searcher: Searcher) -> None:
+    with pytest.raises(UsageError, match="no word"):
+        searcher.search(Query(text="!?"))
+
+
+def test_fusion_puts_first_what_both_rankings_have(searcher: Searcher) -> None:
+    hits = searcher.search(Query(terms=(PromptTerm("2"),), text="dog")).hits
+    assert {hit.record.name for hit in hits} == {"0", "1", "2", "3", "waiting"}
+    by_name = {hit.record.name: hit for hit in hits}
+    assert by_name["waiting"].similarity is None
+    assert by_name["waiting"].text_score is not None
+    assert by_name["2"].text_score is None
+    assert hits[0].record.name in {"0", "1"}
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_the_lowest_similarity_drops_what_has_none(searcher: Searcher) -> None:
+    query = Query(terms=(PromptTerm("1"),), text="dog", min_score=0.99)
+    assert names(searcher, query) == ["1"]
+
+
+def test_a_query_of_conditions_lists_the_newest_first(searcher: Searcher) -> None:
+    assert names(searcher, Query(condition=Compare("taken_at", ">=", "2001"))) == ["3", "2", "1"]
+    assert names(searcher, Query()) == ["3", "2", "1", "0", "waiting"]
+
+
+def test_hits_can_be_ordered_by_date(searcher: Searcher) -> None:
+    query = Query(terms=(PromptTerm("0"),), limit=2, sort=SortOrder.DATE)
+    hits = searcher.search(query).hits
+    taken = [hit.record.metadata.taken_at or "" for hit in hits]
+    assert taken == sorted(taken, reverse=True)
+    assert [hit.rank for hit in hits] == [1, 2]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10_001])
+def test_a_limit_out_of_range_is_refused(searcher: Searcher, limit: int) -> None:
+    with pytest.raises(UsageError):
+        searcher.search(Query(limit=limit))
+
+
+def test_an_indexed_picture_is_found_by_its_stored_vector(searcher: Searcher, embedder: FakeEmbedder) -> None:
+    hits = searcher.search(Query(terms=(PictureTerm("/p/2", SIGNATURE),))).hits
+    assert hits[0].record.name == "2"
+    assert embedder.embedded == []
+
+
+def test_a_changed_or_unknown_picture_must_be_sent(searcher: Searcher) -> None:
+    for term in (PictureTerm("/p/2", replace(SIGNATURE, mtime_ns=9)), PictureTerm("/p/9", SIGNATURE)):
+        with pytest.raises(PictureNeededError):
+            searcher.search(Query(terms=(term,)))
+
+
+def test_a_picture_that_is_sent_is_embedded(searcher: Searcher, embedder: FakeEmbedder) -> None:
+    answer = searcher.search(Query(terms=(PictureTerm(data=encoded(1)),)))
+    assert len(answer.hits) == 4
+    assert embedder.embedded == [1]
+
+
+def test_bytes_that_are_no_picture_are_refused_with_the_reason(searcher: Searcher) -> None:
+    with pytest.raises(QueryPictureError, match="text"):
+        searcher.search(Query(terms=(PictureTerm(data=b"plain text"),)))
+
+
+def test_without_a_model_words_alone_answer_and_say_so(searcher: Searcher, embedder: FakeEmbedder) -> None:
+    embedder.info = None
+    answer = searcher.search(Query(terms=(PromptTerm("new"),), text="cat"))
+    assert sorted(hit.record.name for hit in answer.hits) == ["1", "2"]
+    assert any("metadata" in note for note in answer.notes)
+    with pytest.raises(ModelUnavailableError):
+        searcher.search(Query(terms=(PromptTerm("new"),)))
+    with pytest.raises(ModelUnavailableError):
+        searcher.search(Query(terms=(PictureTerm(data=encoded(1)),)))
+
+
+def test_conditions_are_joined(searcher: Searcher) -> None:
+    condition = conditions_of(where="caption IS NOT NULL", under=["/p/"], after="2001", before="2003")
+    assert names(searcher, Query(condition=condition)) == ["2", "1"]
+    assert conditions_of() is None
+
+
+@pytest.mark.parametrize("date", ["yesterday", "2024-13", "2024-02-30", ""])
+def test_what_is_no_date_is_refused(date: str) -> None:
+    with pytest.raises(UsageError):
+        conditions_of(after=date)
+
+
+def test_a_bad_expression_tells_its_position() -> None:
+    with pytest.raises(ExpressionError) as caught:
+        conditions_of(where="iso > ")
+    assert caught.value.position >= 5
+
+
+def test_wildcards_in_a_cameras_name_are_letters(searcher: Searcher) -> None:
+    assert names(searcher, Query(condition=conditions_of(camera="%"))) == []
+
+
+def test_scores_are_finite_numbers(searcher: Searcher) -> None:
+    hits = searcher.search(Query(terms=(PromptTerm("1"),), text="dog")).hits
+    assert all(np.isfinite(hit.score) for hit in hits)

@@ -672,15 +672,20 @@ def test_damage_anywhere_never_costs_the_picture_its_other_metadata(seed: int) -
     start = original.find(needle)
     if start < 0:
         return
+    inside = range(start + len(needle), _end_of_segment(original, start))
     for _ in range(chance.randint(1, 20)):
-        position = start + len(needle) + chance.randrange(300)
-        if position < len(original) - 60:
-            data[position] = (
-                chance.choice(string.printable.encode()) if chance.random() < 0.5 else chance.randrange(256)
-            )
+        data[chance.choice(inside[:300])] = (
+            chance.choice(string.printable.encode()) if chance.random() < 0.5 else chance.randrange(256)
+        )
     found = metadata_of(bytes(data))
     assert found.format == "JPEG"
     assert {found.width, found.height} == {30, 20}
+
+
+def _end_of_segment(data: bytes, inside: int) -> int:
+    """Where the JPEG segment ends that holds this position: beyond it lies the picture itself."""
+    begin = max(data.rfind(marker, 0, inside) for marker in (b"\xff\xe1", b"\xff\xed"))
+    return begin + 2 + int.from_bytes(data[begin + 2 : begin + 4], "big")
 
 
 SOURCES = {

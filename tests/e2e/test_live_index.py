@@ -45,6 +45,7 @@ class Corner:
 
 @pytest.fixture(scope="module")
 def alive(shared_machine: Machine) -> Machine:
+    (shared_machine.home / "other").mkdir()
     shared_machine.start(roots=[shared_machine.photos, shared_machine.home / "other"])
     return shared_machine
 
@@ -152,11 +153,8 @@ def test_a_touched_picture_is_not_embedded_again(corner: Corner) -> None:
 
 
 def test_a_picture_moves_between_roots_without_embedding(corner: Corner) -> None:
-    other = corner.machine.home / "other"
-    other.mkdir(exist_ok=True)
-    target = other / f"{corner.folder.name}.jpg"
-    corner.machine.wait()
+    target = corner.machine.home / "other" / f"{corner.folder.name}.jpg"
     os.rename(corner.folder / "one.jpg", target)
+    corner.machine.until(lambda: str(target) in {row["path"] for row in corner.machine.json("list")})
     corner.machine.until(lambda: corner.listed() == {"trip/two.png", "trip/three.webp"})
-    assert str(target) in {row["path"] for row in corner.machine.json("list")}
     assert corner.embedded() == 3

@@ -6,18 +6,21 @@ same exception again.
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import binascii
 import html
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from starlette.exceptions import HTTPException
 
 from imagedbd import __version__, errors
 from imagedbd.datatypes import PictureTerm, PromptTerm, Query, Signature, SortOrder
@@ -31,12 +34,20 @@ if TYPE_CHECKING:
 MAX_BODY = 256 << 20
 """Bytes of a request, at most: a query picture in base64 with room to spare."""
 
+MAX_TEXT = 10_000
+"""Characters of a text or path in a request."""
+SEARCHES = 32
+"""Searches at the same time; the others wait, and leave threads for everything that is quick."""
+WAIT_LOOK_S = 0.2
+
 HTTP_STATUS: dict[type[errors.ImagedbError], int] = {
     errors.PictureNeededError: 409,
     errors.UsageError: 400,
     errors.NothingMatchedError: 404,
     errors.WaitTimeoutError: 504,
     errors.ModelUnavailableError: 503,
+    errors.DaemonStoppingError: 503,
+    errors.StoreError: 503,
     errors.ConfigError: 400,
 }
 
@@ -44,13 +55,27 @@ HTTP_STATUS: dict[type[errors.ImagedbError], int] = {
 def _any_text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("expected a string")  # noqa: TRY004 - pydantic reports ValueError to the client
-    if len(value) > 100_000 or "\0" in value:
-        raise ValueError("too long, or has a NUL")
+    if len(value) > MAX_TEXT or "\0" in value:
+        raise ValueError(f"longer than {MAX_TEXT} characters, or has a NUL")
     return value
 
 
+def _any_path(value: Any) -> str:
+    path = _any_text(value)
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise ValueError("no path: it has surrogates that stand for no byte") from error
+    if not path.startswith("/"):
+        raise ValueError("expected an absolute path")
+    return os.path.normpath(path)
+
+
 # pydantic's own string refuses lone surrogates, which is how a path that is not UTF-8 travels in JSON.
-AnyText = Annotated[str, PlainValidator(_any_text), WithJsonSchema({"type": "string", "maxLength": 100_000})]
+AnyText = Annotated[str, PlainValidator(_any_text), WithJsonSchema({"type": "string", "maxLength": MAX_TEXT})]
+AnyPath = Annotated[
+    str, PlainValidator(_any_path), WithJsonSchema({"type": "string", "pattern": "^/", "maxLength": MAX_TEXT})
+]
 Weight = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
 
 
@@ -74,7 +99,7 @@ class FileStat(_Body):
 class Picture(_Body):
     """A query picture: ``path`` with ``stat`` (its vector may be held already), or ``data`` in base64."""
 
-    path: AnyText | None = None
+    path: AnyPath | None = None
     stat: FileStat | None = None
     data: str | None = None
     weight: Weight = 1.0
@@ -90,7 +115,7 @@ class SearchBody(_Body):
     terms: list[Prompt | Picture] = Field(default=[], max_length=100)
     text: AnyText | None = Field(default=None, description="words that the metadata must have, all of them")
     where: AnyText | None = Field(default=None, description="a condition, e.g. iso >= 400 AND width > 1024")
-    under: list[AnyText] = Field(default=[], max_length=100, description="folders, any of them")
+    under: list[AnyPath] = Field(default=[], max_length=100, description="folders, any of them")
     after: AnyText | None = Field(default=None, description="taken on this date (ISO 8601 prefix) or later")
     before: AnyText | None = Field(default=None, description="taken before this date")
     camera: AnyText | None = Field(default=None, description="part of the camera's make or model")
@@ -101,11 +126,11 @@ class SearchBody(_Body):
 
 
 class PathBody(_Body):
-    path: AnyText
+    path: AnyPath
 
 
 class ScanBody(_Body):
-    folder: AnyText | None = None
+    folder: AnyPath | None = None
 
 
 class WaitBody(_Body):
@@ -113,7 +138,7 @@ class WaitBody(_Body):
 
 
 class RetryBody(_Body):
-    paths: list[AnyText] | None = Field(default=None, max_length=100_000)
+    paths: list[AnyPath] | None = Field(default=None, max_length=100_000)
 
 
 class AsciiJSON(JSONResponse):
@@ -135,6 +160,7 @@ def create_app(library: Library) -> ASGIApp:
     )
     app.add_exception_handler(errors.ImagedbError, _error_response)
     app.add_exception_handler(RequestValidationError, _invalid_response)
+    app.add_exception_handler(HTTPException, _http_response)
     app.add_exception_handler(Exception, _bug_response)
     _add_reading(app, library)
     _add_steering(app, library)
@@ -148,11 +174,14 @@ def _add_reading(app: FastAPI, library: Library) -> None:
         """What the daemon is doing, and what it has."""
         return library.status()
 
+    searches = CapacityLimiter(SEARCHES)
+
     @app.post("/search")
-    def search(body: SearchBody) -> dict[str, Any]:
+    async def search(body: SearchBody) -> dict[str, Any]:
         """Pictures by prompt, by picture, by metadata words, fused, under conditions."""
         started = time.perf_counter()
-        answer = library.search(_query(body))
+        query = _query(body)
+        answer = await to_thread.run_sync(library.search, query, limiter=searches)
         return {
             "hits": [hit.public() for hit in answer.hits],
             "notes": answer.notes,
@@ -191,9 +220,14 @@ def _add_steering(app: FastAPI, library: Library) -> None:
         return {"ticket": library.scan(body.folder)}
 
     @app.post("/wait")
-    def wait(body: WaitBody) -> dict[str, Any]:
+    async def wait(body: WaitBody, request: Request) -> dict[str, Any]:
         """Scan, then return once every change made before this call is searchable."""
-        return library.wait(body.timeout)
+        waiting = library.wait(body.timeout)
+        while (counts := await to_thread.run_sync(waiting.poll)) is None:
+            await asyncio.sleep(WAIT_LOOK_S)
+            if await request.is_disconnected():
+                return {}
+        return counts
 
     @app.post("/failures/retry")
     def retry(body: RetryBody) -> dict[str, Any]:
@@ -201,9 +235,11 @@ def _add_steering(app: FastAPI, library: Library) -> None:
         return {"retried": library.retry(body.paths)}
 
     @app.post("/model/load")
-    def load_model() -> dict[str, Any]:
+    async def load_model() -> dict[str, Any]:
         """Look for the model now, also if it was not there before."""
-        return library.load_model()
+        await asyncio.wrap_future(library.load_model())
+        model: dict[str, Any] = (await to_thread.run_sync(library.status))["model"]
+        return model
 
     @app.post("/reload")
     def reload() -> dict[str, Any]:
@@ -244,7 +280,7 @@ def _term(term: Prompt | Picture) -> PromptTerm | PictureTerm:
         raise errors.UsageError("A query picture needs a path or data.")
     try:
         data = None if term.data is None else base64.b64decode(term.data, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise errors.UsageError(f"The picture's data is not base64: {error}.") from error
     signature = Signature(**term.stat.model_dump()) if term.stat else None
     return PictureTerm(term.path, signature, data, term.weight)
@@ -277,6 +313,11 @@ def _invalid_response(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type alone
     faults = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
     return AsciiJSON(error_body(errors.UsageError(f"The request does not fit: {faults}.")), 422)
+
+
+def _http_response(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type alone
+    return AsciiJSON(error_body(errors.UsageError(f"{error.detail}.")), error.status_code)
 
 
 def _bug_response(_: Request, error: Exception) -> JSONResponse:

@@ -40,7 +40,8 @@ class ChangeQueue:
 
         put ─► unsettled ─(due)─► ready ─(take)─► in flight ─(done)─►
                    ▲                                  ┊
-                   └───────────────(done)──── held ◄──┘ put again meanwhile
+                   ├───────────────(done)──── held ◄──┤ put again meanwhile
+                   └──────────────────────────────────┘ again
 
     Sequence numbers have no gaps. A change keeps that of its first ``put``: then a waiter that remembers
     the newest number waits for everything that was put before it came, and for nothing put later to other
@@ -133,6 +134,22 @@ class ChangeQueue:
                 self._unsettled[change.path] = held
                 self._set_alarm(change.path, held)
             self._close_sequence(change.sequence)
+
+    def again(self, change: FileChange, *, settled: bool = False) -> None:
+        """The change could not be dealt with yet: it is queued once more, under its old number.
+
+        :param settled: it may go at once; otherwise it rests as after a ``put``.
+        :raises KeyError: the change is not in flight.
+        """
+        with self._lock:
+            del self._in_flight[change.path]
+            if settled:
+                self._make_ready(change.path, change.sequence)
+                return
+            waiting = _Unsettled(change.sequence, self._clock() + self._settle_max_s)
+            self._unsettled[change.path] = waiting
+            self._put_off(waiting, settled=False, closed=False)
+            self._set_alarm(change.path, waiting)
 
     def __contains__(self, path: object) -> bool:
         """Whether this path is queued or in flight."""

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import socket
+import stat as stat_module
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from imagedbd.errors import (
     QueryPictureError,
 )
 
+MAX_PICTURE = 180 << 20
+"""Bytes of a query picture, at most: in base64 it fits into a request."""
 VERSION_HEADER = "X-Imagedbd-Version"
 
 
@@ -199,6 +202,9 @@ def _read_picture(path: str) -> bytes:
     # A FIFO given as a query picture would be waited for; a device would never end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
-        if not os.path.isfile(path):
-            raise OSError(0, "not a regular file")
+        stat = os.fstat(descriptor)
+        if not stat_module.S_ISREG(stat.st_mode):
+            raise QueryPictureError(f"{path} is not a regular file.")
+        if stat.st_size > MAX_PICTURE:
+            raise QueryPictureError(f"{path} is larger than the {MAX_PICTURE >> 20} MiB that can be sent.")
         return file.read()

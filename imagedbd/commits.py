@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -40,8 +41,10 @@ KEEP_FORGOTTEN_S: Final = 86_400.0
 class Finished:
     """A picture that was read.
 
-    :param vector: ``None`` if its content is known (``decoded.pixels`` is missing then as well) or if
-        there is no model.
+    :param vector: ``None`` if the content is known, or if there is no model.
+    :param known: its vector should be found by the content hash.
+    :param generation: of the model, as the indexer counts them, when the picture was begun.
+    :param new_id: its id, if it needs a new one: the same however often it is committed.
     """
 
     change: FileChange
@@ -49,7 +52,13 @@ class Finished:
     vector: Vector | None = None
     attempts: int = 1
     known: bool = False
-    """The decoder stopped at a content hash that was known when it began."""
+    generation: int = 0
+    new_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def lacks_vector(self) -> bool:
+        """Whether it is stored to wait for a model."""
+        return self.vector is None and not self.known
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,26 @@ class Work:
 
     def changes(self) -> list[FileChange]:
         return [*(f.change for f in self.finished), *(f.change for f in self.failures), *self.gone]
+
+    def units(self) -> Iterator[Work]:
+        """The same, in pieces of one change each."""
+        yield from (Work(finished=[item]) for item in self.finished)
+        yield from (Work(failures=[failure]) for failure in self.failures)
+        yield from (Work(gone=[change]) for change in self.gone)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Row:
+    """The row that a picture gets.
+
+    :param stays: the row is there with the right vector; only its record is replaced.
+    :param moved_from: the path that it had, if that was another.
+    """
+
+    id: str
+    vector: Vector | None
+    stays: bool = False
+    moved_from: str | None = None
 
 
 @dataclass(slots=True)
@@ -105,18 +134,17 @@ class Committer:
         :raises StoreError: nothing is lost: the same work may be committed again.
         """
         plan = _Plan()
-        previous = {item.change.path: self._ledger.get(item.change.path) for item in work.finished}
-        sources = {
-            item.change.path: source
-            for item in work.finished
-            if item.known and (source := self._source(item, previous[item.change.path]))
-        }
-        held = {row.record.id: row for row in self._store.get([s.id for s in sources.values() if s.id])}
-        unresolved = [
-            item
-            for item in work.finished
-            if not self._place(item, previous[item.change.path], sources.get(item.change.path), held, plan)
-        ]
+        own = {item.change.path: self._ledger.get(item.change.path) for item in work.finished}
+        sources = {i.change.path: self._source(i, own[i.change.path]) for i in work.finished if i.known}
+        held = self._held(source.id for source in sources.values() if source)
+        unresolved = []
+        for item in work.finished:
+            path = item.change.path
+            row = self._row_of(item, own[path], sources.get(path), held, plan.taken)
+            if row is None:
+                unresolved.append(item)
+            else:
+                _add(item, row, plan)
         for failure in work.failures:
             self._fail(failure, plan)
         for change in work.gone:
@@ -124,59 +152,44 @@ class Committer:
         self._write(plan)
         return unresolved
 
-    def _source(self, item: Finished, previous: LedgerEntry | None) -> LedgerEntry | None:
+    def _source(self, item: Finished, own: LedgerEntry | None) -> LedgerEntry | None:
         """The entry whose row has this content and may become this file's: its own, or of one that moved."""
         content_hash = item.decoded.content_hash
-        if previous and previous.id and previous.content_hash == content_hash:
-            return previous
-        if previous and previous.id:
-            return None
+        if own and own.id:
+            return own if own.content_hash == content_hash else None
         for entry in self._ledger.by_hash(content_hash):
-            if entry.id and not os.path.lexists(entry.path):
+            if entry.id and not os.path.lexists(entry.path) and self._may_forget(entry.path):
                 return entry
         return None
 
-    def _place(
+    def _held(self, ids: Iterable[str | None]) -> dict[str, StoredPicture]:
+        return {row.record.id: row for row in self._store.get([key for key in ids if key])}
+
+    def _row_of(
         self,
         item: Finished,
-        previous: LedgerEntry | None,
+        own: LedgerEntry | None,
         source: LedgerEntry | None,
-        held: dict[str, StoredPicture],
-        plan: _Plan,
-    ) -> bool:
-        if source and source.id and source.id not in plan.taken and _has_vector(held.get(source.id), item):
-            self._patch(item, source, plan)
-            return True
-        identity, vector = previous.id if previous else None, item.vector
+        held: Mapping[str, StoredPicture],
+        taken: AbstractSet[str],
+    ) -> _Row | None:
+        """``None`` if the vector that should be known is nowhere."""
+        if source and source.id and source.id not in taken and _has_vector(held.get(source.id), item):
+            moved_from = source.path if source.path != item.change.path else None
+            return _Row(source.id, None, stays=True, moved_from=moved_from)
+        identity, vector = own.id if own else None, item.vector
         if item.known:
-            kept_id, vector = self._known_vector(item.decoded.content_hash)
+            former, vector = self._known_vector(item)
             if vector is None:
-                return False
-            identity = identity or kept_id
-        if identity is None or identity in plan.taken:
-            identity = uuid.uuid4().hex
-        plan.upserts.append(StoredPicture(_record(identity, item), vector))
-        self._enter(item, identity, PictureState.WAITING if vector is None else PictureState.INDEXED, plan)
-        return True
+                return None
+            identity = identity or former
+        if identity is None or identity in taken:
+            identity = item.new_id
+        return _Row(identity, vector)
 
-    def _patch(self, item: Finished, source: LedgerEntry, plan: _Plan) -> None:
-        assert source.id is not None  # noqa: S101 - a source has a row
-        plan.patches.append(_record(source.id, item))
-        if source.path != item.change.path:
-            plan.forgotten.append(source.path)
-        self._enter(item, source.id, PictureState.INDEXED, plan)
-
-    def _enter(self, item: Finished, identity: str, state: PictureState, plan: _Plan) -> None:
-        plan.taken.add(identity)
-        decoded = item.decoded
-        plan.entries.append(
-            LedgerEntry(
-                item.change.path, decoded.signature, state, identity, decoded.content_hash, item.attempts
-            )
-        )
-
-    def _known_vector(self, content_hash: str) -> tuple[str | None, Vector | None]:
+    def _known_vector(self, item: Finished) -> tuple[str | None, Vector | None]:
         """A vector for this content, and the id that its forgotten picture had, if that is free."""
+        content_hash = item.decoded.content_hash
         if (vector := self._store.find_vector(content_hash)) is not None:
             return None, vector
         model = self._store.model
@@ -184,7 +197,8 @@ class Committer:
         if kept is None:
             return None, None
         identity, data = kept
-        free = not self._store.get([identity])
+        # A row of this very path is this commit's own, from a try that the ledger refused.
+        free = all(row.record.path == item.change.path for row in self._store.get([identity]))
         return identity if free else None, np.frombuffer(data, dtype="<f4")
 
     def _fail(self, failure: Failure, plan: _Plan) -> None:
@@ -212,10 +226,8 @@ class Committer:
         batch = Batch(tuple(plan.upserts), tuple(plan.patches), tuple(plan.deletes))
         if batch:
             self._store.apply(batch)
-        if plan.forgotten:
-            self._ledger.forget(plan.forgotten)
-        if plan.entries:
-            self._ledger.put(plan.entries)
+        if plan.entries or plan.forgotten:
+            self._ledger.put(plan.entries, forget=plan.forgotten)
 
     def _keep_vectors(self, plan: _Plan) -> None:
         model = self._store.model
@@ -234,20 +246,31 @@ class Committer:
             self._ledger.keep_vectors(kept)
 
 
-def _has_vector(row: StoredPicture | None, item: Finished) -> bool:
-    return row is not None and row.vector is not None and row.record.content_hash == item.decoded.content_hash
-
-
-def _record(identity: str, item: Finished) -> ImageRecord:
+def _add(item: Finished, row: _Row, plan: _Plan) -> None:
     decoded = item.decoded
-    return ImageRecord(
-        id=identity,
+    record = ImageRecord(
+        id=row.id,
         path=item.change.path,
         signature=decoded.signature,
         content_hash=decoded.content_hash,
         metadata=decoded.metadata,
         indexed_at=iso_utc(time.time()),
     )
+    if row.stays:
+        plan.patches.append(record)
+    else:
+        plan.upserts.append(StoredPicture(record, row.vector))
+    if row.moved_from is not None:
+        plan.forgotten.append(row.moved_from)
+    plan.taken.add(row.id)
+    state = PictureState.WAITING if item.lacks_vector else PictureState.INDEXED
+    plan.entries.append(
+        LedgerEntry(record.path, record.signature, state, row.id, record.content_hash, item.attempts)
+    )
+
+
+def _has_vector(row: StoredPicture | None, item: Finished) -> bool:
+    return row is not None and row.vector is not None and row.record.content_hash == item.decoded.content_hash
 
 
 def _bytes(vector: Vector) -> bytes:

@@ -101,14 +101,18 @@ def edit_roots(config_file: str, *, add: str | None = None, remove: str | None =
         path = Path(config_file)
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         document = tomlkit.parse(text)
-        known = list(_parse(config_file, "roots", document.get("roots", [])))
-        if (add is None or add in known) and remove not in known:
-            return False
         listing = document.setdefault("roots", tomlkit.array())
-        if remove in known:
-            del listing[known.index(remove)]
-        if add is not None and add not in known:
+        roots = [resolve_root(root) for root in _check_list(config_file, listing)]
+        changed = False
+        for index in reversed(range(len(roots))):
+            if roots[index] == remove:
+                del listing[index]
+                changed = True
+        if add is not None and add not in roots:
             listing.append(add)
+            changed = True
+        if not changed:
+            return False
         _write_atomically(path, tomlkit.dumps(document))
     except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
         raise ConfigError(f"{config_file} cannot be changed: {error}") from error
@@ -176,6 +180,13 @@ def _parse(place: str, name: str, value: Any) -> Any:
         return _PARSERS[name](value)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{place}: {name}: {error}.") from error
+
+
+def _check_list(place: str, value: Any) -> tuple[str, ...]:
+    try:
+        return _text_list(value)
+    except ValueError as error:
+        raise ConfigError(f"{place}: roots: {error}.") from error
 
 
 def _from_text(name: str, text: str) -> Any:
@@ -250,6 +261,12 @@ def _model(value: Any) -> str:
     return value
 
 
+def _positive_duration(value: Any) -> float:
+    if not (seconds := parse_duration(value)):
+        raise ValueError("must be more than 0")
+    return seconds
+
+
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -280,6 +297,12 @@ def _size(value: Any) -> int:
     return int(found[1]) * _SIZES[found[2]]
 
 
+def _positive_count(value: Any) -> int:
+    if not (count := _count(value)):
+        raise ValueError("must be more than 0")
+    return count
+
+
 def _count(value: Any) -> int:
     if isinstance(value, bool) or not re.fullmatch(r"\d{1,12}", str(value)):
         raise ValueError(f"{value!r} is not a whole number")
@@ -297,12 +320,12 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "model_ttl": parse_duration,
     "settle": parse_duration,
     "settle_max": parse_duration,
-    "rescan": parse_duration,
+    "rescan": _positive_duration,
     "ignore": _text_list,
     "max_file_size": _size,
-    "max_pixels": _count,
+    "max_pixels": _positive_count,
     "decoders": _count,
-    "decode_timeout": parse_duration,
+    "decode_timeout": _positive_duration,
     "decode_memory": _size,
     "log_level": _choice("debug", "info", "warning", "error"),
 }

@@ -74,7 +74,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, _reload, library))
-    library.start()
+    await loop.run_in_executor(None, library.start)
     if pull:
         threading.Thread(target=_pull_if_missing, args=(library,), name="pull", daemon=True).start()
     log.info("imagedbd %s serves %s", __version__, settings.socket)
@@ -103,10 +103,14 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=STOP_TIMEOUT_S,
             )
         )
+        self._library = library
         self._stop = stop
 
     async def main_loop(self) -> None:
+        # Else only the tick would fill these in.
+        self.server_state.default_headers = self.config.encoded_headers
         await self._stop.wait()
+        self._library.begin_close()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -154,7 +158,7 @@ def _locked(path: str, what: str) -> Iterator[None]:
 
 
 def _prepare_folder(folder: str) -> None:
-    """Make the folder private; one that is there must belong to this user, and to nobody else to write in."""
+    """A new folder is private; one that is there must belong to this user, and to nobody else to write in."""
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         stat = os.lstat(folder)
@@ -173,10 +177,9 @@ def _listening(path: str) -> Iterator[socket.socket]:
     """A socket that only this user can open. The lock is ours, so what lies at its path is stale."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with listener:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
         umask = os.umask(0o177)
         try:
+            _remove_stale_socket(path)
             listener.bind(path)
         except OSError as error:
             raise ConfigError(f"The socket {path} cannot be made: {error.strerror or error}.") from error
@@ -187,6 +190,13 @@ def _listening(path: str) -> Iterator[socket.socket]:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
+
+
+def _remove_stale_socket(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat_module.S_ISSOCK(os.lstat(path).st_mode):
+            raise ConfigError(f"{path} is there and is no socket; name another with --socket.")
+        os.unlink(path)
 
 
 def _reload(library: Library) -> None:
@@ -206,7 +216,7 @@ def _should_pull(wanted: bool | None) -> bool:  # noqa: FBT001 - a flag's value,
 def _pull_if_missing(library: Library) -> None:
     """Download what the first load did not find, with a progress bar, while everything else goes on."""
     try:
-        library.load_model()
+        library.load_model().result()
     except ImagedbError:
         spec = library.model_to_pull()
     else:
@@ -219,4 +229,4 @@ def _pull_if_missing(library: Library) -> None:
     if done.returncode == 0:
         # What still fails is in the status, with its reason, as any model that cannot be had.
         with contextlib.suppress(ImagedbError):
-            library.load_model()
+            library.load_model().result()

@@ -369,7 +369,7 @@ class ModelInfo:
     """A loaded model's identity.
 
     :param spec: as the user names it, e.g. ``ViT-B-16/laion2b_s34b_b88k``.
-    :param weights_hash: BLAKE3 over names, shapes and bytes of all the weights as saved.
+    :param weights_hash: BLAKE3 of the checkpoint's files.
     :param preprocess: part of the identity: other crops give other vectors.
     """
 

@@ -6,6 +6,7 @@ idle time and is started again by the next request; if it dies, its request is t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -83,9 +84,14 @@ class _Child:
             raise EOFError(f"no answer for {timeout:.0f} s")
         return self._connection.recv()
 
-    def stop(self) -> int:
-        """End the process at once, for it has nothing to save; returns the exit status that it had, or has."""
+    def stop(self, patience: float = 0.0) -> int:
+        """End the process, which has nothing to save; returns its exit status.
+
+        :param patience: seconds in which it may end by itself, and so tell its own status.
+        """
         self._connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(patience)
         self.process.kill()
         return self.process.wait()
 
@@ -119,7 +125,10 @@ class EmbedderProcess:
         self._embeds_total = 0
         self._failures = 0
         self._child: _Child | None = None
+        self._retry_at = 0.0
         self._closing = threading.Event()
+        self._gate = threading.Lock()
+        """Held to hand in a request, and to close: none is handed in to a thread that has left."""
         self._thread = threading.Thread(target=self._run, name="embedder", daemon=True)
         self._thread.start()
 
@@ -155,8 +164,9 @@ class EmbedderProcess:
 
     def close(self) -> None:
         """Stop the child; requests that are still waiting fail."""
-        self._closing.set()
-        self._requests.put(_Request(Priority.PROMPT, -1, None))
+        with self._gate:
+            self._closing.set()
+            self._requests.put(_Request(Priority.PROMPT, -1, None))
         self._thread.join(timeout=1)
         if (child := self._child) is not None:
             child.process.kill()
@@ -166,7 +176,11 @@ class EmbedderProcess:
         self, priority: Priority, message: EmbedPrompts | EmbedPictures | None
     ) -> Future[NDArray[np.float32]]:
         request = _Request(priority, next(self._sequence), message)
-        self._requests.put(request)
+        with self._gate:
+            if self._closing.is_set():
+                _refuse(request)
+            else:
+                self._requests.put(request)
         return request.future
 
     def _run(self) -> None:
@@ -185,7 +199,7 @@ class EmbedderProcess:
 
     def _patience(self) -> float | None:
         if self._status.state is ModelState.UNAVAILABLE:
-            return RETRY_S[min(self._failures, len(RETRY_S)) - 1]
+            return max(0.0, self._retry_at - time.monotonic())
         return self._ttl_s or None if self._child else None
 
     def _on_quiet(self) -> None:
@@ -201,6 +215,10 @@ class EmbedderProcess:
             answer = self._answer(request.message)
         except ImagedbError as error:
             request.future.set_exception(error)
+        # The thread must outlive its bugs: without it every search and all indexing would hang.
+        except Exception as error:
+            log.exception("the embedder met a bug")
+            request.future.set_exception(EmbedderError(f"A bug: {type(error).__name__}: {error}"))
         else:
             request.future.set_result(answer)
 
@@ -210,7 +228,10 @@ class EmbedderProcess:
         try:
             return self._attempt(message)
         except (EOFError, OSError) as error:
-            log.warning("the embedder died (%s); it is started again", self._bury(error))
+            reason = self._bury(error)
+            if self._closing.is_set():
+                raise _stopping() from error
+            log.warning("the embedder died (%s); it is started again", reason)
         try:
             return self._attempt(message)
         except (EOFError, OSError) as error:
@@ -235,6 +256,8 @@ class EmbedderProcess:
         self._embeds_total += pictures
 
     def _start_child(self) -> _Child:
+        if self._closing.is_set():
+            raise _stopping()
         self._status = ModelStatus(self._spec, ModelState.LOADING)
         self._child = _Child(self._spec, self._device, self._dtype)
         try:
@@ -263,19 +286,20 @@ class EmbedderProcess:
 
     def _unavailable(self, reason: str) -> ModelUnavailableError:
         self._failures += 1
-        ways = (f"imagedb model pull {self._spec}", "imagedbd run --model demo")
+        self._retry_at = time.monotonic() + RETRY_S[min(self._failures, len(RETRY_S)) - 1]
+        ways = _ways_on(self._spec, bound=self._expected is not None)
         self._status = ModelStatus(self._spec, ModelState.UNAVAILABLE, reason, ways)
         log.warning("model %s unavailable: %s", self._spec, reason)
-        return ModelUnavailableError(f"{reason} Two ways on: `{ways[0]}`, or `{ways[1]}`.")
+        return ModelUnavailableError(f"{reason} Two ways on: {ways[0]}, or {ways[1]}.")
 
     def _bury(self, error: Exception) -> str:
-        status = self._stop_child()
+        status = self._stop_child(patience=1.0)
         self._status = ModelStatus(self._spec, ModelState.UNLOADED)
         return f"{str(error) or type(error).__name__}, exit status {status}"
 
-    def _stop_child(self) -> int | None:
+    def _stop_child(self, patience: float = 0.0) -> int | None:
         child, self._child = self._child, None
-        return child.stop() if child else None
+        return child.stop(patience) if child else None
 
     def _refuse_the_rest(self) -> None:
         while True:
@@ -287,4 +311,16 @@ class EmbedderProcess:
 
 def _refuse(request: _Request) -> None:
     if request.future.set_running_or_notify_cancel():
-        request.future.set_exception(EmbedderError("The daemon is stopping."))
+        request.future.set_exception(_stopping())
+
+
+def _stopping() -> EmbedderError:
+    return EmbedderError("The daemon is stopping.")
+
+
+def _ways_on(spec: str, *, bound: bool) -> tuple[str, str]:
+    """What helps where the weights are missing; a store keeps to its model, so a demo needs another one."""
+    demo = "`imagedbd run --model demo`" + (" with another --data-dir" if bound else "")
+    if spec.startswith("local-dir:"):
+        return f"put an OpenCLIP checkpoint into {spec.removeprefix('local-dir:')}", demo
+    return f"`imagedb model pull {spec}`", demo

@@ -9,6 +9,7 @@
     │   └── PictureNeededError               the daemon wants the bytes of a query picture (client only)
     ├── NothingMatchedError        exit 1    a search or a lookup without a result
     ├── DaemonNotRunningError      exit 69   nobody answers at the socket
+    │   └── DaemonStoppingError              it is on its way out
     ├── LockHeldError              exit 75   another daemon works on this data folder
     ├── ConfigError                exit 78   a setting that cannot be used
     ├── WaitTimeoutError           exit 124  the time given was not enough
@@ -90,6 +91,10 @@ class NothingMatchedError(ImagedbError):
 class DaemonNotRunningError(ImagedbError):
     title = "The daemon is not running"
     exit_code = 69
+
+
+class DaemonStoppingError(DaemonNotRunningError):
+    title = "The daemon is stopping"
 
 
 class LockHeldError(ImagedbError):

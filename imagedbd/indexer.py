@@ -3,9 +3,12 @@
 One thread drives it all. Files are decoded in worker processes and embedded in another while this thread
 commits, so no stage waits for the next one as long as there is work::
 
-    queue ─► begin ─► decoding ─► decoded ─► embedding ─► done ─► commit
-                         │ known content, failures, vanished files ▲
-                         └──────────────────────────────────────────┘
+    queue ─► taken ─► jobs ─► decoding ─► decoded ─► embedding ─► work ─► commit
+               │                  │ known content, failures        ▲
+               └─► gone ──────────┴────────────────────────────────┘
+
+A store or ledger that refuses (a full disk) stops the line where it is: every stage takes a thing out of
+the one before only when it has dealt with it.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ import stat as stat_module
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -47,9 +50,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS: Final = 2
-"""How often a file is tried that takes its decoder, or the daemon, down with it."""
+"""How often a file is opened that takes the daemon down with it."""
 BATCHES_IN_FLIGHT: Final = 2
 """One that the model works on, and one that lies ready when it is done."""
+TAKEN: Final = 256
+"""Changes that are looked at together: most of a rescan, and all of a deletion, need no more than a look."""
 COMMIT_ROWS: Final = 64
 COMMIT_AFTER_S: Final = 0.5
 """A finished picture is searchable after this time even if the batch has not filled up."""
@@ -57,8 +62,16 @@ GONE_AFTER_S: Final = 2.0
 """How long a vanished file waits for turning up elsewhere among the files that are being read."""
 GLANCE_S: Final = 0.25
 """How often new changes are looked for while others are being worked on."""
+TIDY_AFTER_S: Final = 1.0
 CHORES_S: Final = 3600.0
-RETRY_STORE_S: Final = 5.0
+PAUSE_S: Final = 5.0
+"""How long to wait after something failed that may pass: a full disk, no process to be had."""
+MODEL_PAUSE_S: Final = 60.0
+"""How long pictures wait for a model that is there and fails."""
+REFUSALS: Final = 3
+"""Commits refused in a row, after which each change is committed on its own, to find what is at fault."""
+PROBABLE_HASHES: Final = 64
+"""Known contents of one file size that are worth telling a decoder; uncompressed pictures share theirs."""
 RATE_WINDOW_S: Final = 30.0
 
 
@@ -72,8 +85,8 @@ class _Job:
 
     change: FileChange
     signature: Signature
-    attempts: int
-    model_generation: int
+    generation: int
+    attempts: int = 1
     known: frozenset[str] = frozenset()
     must_embed: bool = False
 
@@ -84,6 +97,48 @@ class _Picture:
 
     job: _Job
     decoded: Decoded
+
+    def finished(self, *, vector: NDArray[np.float32] | None = None, known: bool = False) -> Finished:
+        # The pixels have served; keeping them until the commit would cost memory.
+        decoded = replace(self.decoded, pixels=None)
+        job = self.job
+        return Finished(job.change, decoded, vector, job.attempts, known=known, generation=job.generation)
+
+
+@dataclass(slots=True)
+class _Line:
+    """Everything that is between the queue and the store."""
+
+    taken: deque[FileChange] = field(default_factory=deque)
+    jobs: deque[_Job] = field(default_factory=deque)
+    decoding: dict[Future[Decoded], _Job] = field(default_factory=dict)
+    decoded: deque[_Picture] = field(default_factory=deque)
+    embedding: dict[Future[NDArray[np.float32]], list[_Picture]] = field(default_factory=dict)
+    halves: deque[list[_Picture]] = field(default_factory=deque)
+    followers: dict[str, list[_Picture]] = field(default_factory=dict)
+    """Twins of pictures that are decoded or being embedded, by content hash."""
+    gone: deque[tuple[float, FileChange]] = field(default_factory=deque)
+    work: Work = field(default_factory=Work)
+    work_since: float = 0.0
+
+    def reading(self) -> bool:
+        """Whether files are in work that may turn out to be others that vanished."""
+        return bool(self.taken or self.jobs or self.decoding or self.decoded or self.embedding or self.halves)
+
+    def empty(self) -> bool:
+        return not (self.reading() or self.work or self.gone)
+
+    def add_finished(self, item: Finished) -> None:
+        self._stamp()
+        self.work.finished.append(item)
+
+    def add_failure(self, job: _Job, reason: str) -> None:
+        self._stamp()
+        self.work.failures.append(Failure(job.change, job.signature, reason, job.attempts))
+
+    def _stamp(self) -> None:
+        if not self.work:
+            self.work_since = time.monotonic()
 
 
 class Indexer:
@@ -115,17 +170,13 @@ class Indexer:
         self._embedder = embedder
         self._request_scan = request_scan
         self._on_crash = on_crash
-        self._committer = Committer(store, ledger, may_forget)
-        self._decoding: dict[Future[Decoded], _Job] = {}
-        self._decoded: deque[_Picture] = deque()
-        self._embedding: dict[Future[NDArray[np.float32]], list[_Picture]] = {}
-        self._halves: deque[list[_Picture]] = deque()
-        self._followers: dict[str, list[_Picture]] = {}
-        self._work = Work()
-        self._work_since = 0.0
-        self._gone: deque[tuple[float, FileChange]] = deque()
-        self._model_generation = 0
-        self._worked = False
+        self._committer = Committer(store, ledger, lambda p: self._is_gone(p) and may_forget(p))
+        self._line = _Line()
+        self._read_well: list[str] = []
+        self._generation = 0
+        self._refusals = 0
+        self._untidy = False
+        self._look_for_model_at: float | None = None
         self._progress: deque[tuple[float, int]] = deque(maxlen=1000)
         self._trouble: str | None = None
         self._first_load: Future[NDArray[np.float32]] | None = None
@@ -148,152 +199,223 @@ class Indexer:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing is being written at the moment, if that is so."""
+        """What keeps pictures from being indexed at the moment, if something does."""
         return self._trouble
 
     def rate(self) -> float | None:
         """Pictures a second over the last half minute; ``None`` when idle."""
-        since = time.monotonic() - RATE_WINDOW_S
-        recent = [(moment, count) for moment, count in tuple(self._progress) if moment >= since]
+        now = time.monotonic()
+        recent = [(moment, count) for moment, count in tuple(self._progress) if now - moment <= RATE_WINDOW_S]
         if len(recent) < 2:
             return None
-        span = time.monotonic() - recent[0][0]
-        return sum(count for _, count in recent[1:]) / span if span > 0 else None
+        return sum(count for _, count in recent[1:]) / (now - recent[0][0])
 
-    def model_became_ready(self) -> None:
-        """Take up the pictures that were stored without a vector."""
-        self._model_generation += 1
-        for entry in self._ledger.by_state(PictureState.WAITING):
-            self._queue.put(entry.path, settled=True)
+    def take_up_waiting(self) -> None:
+        """Queue the pictures that were stored without a vector, for the model is there now."""
+        self._generation += 1
+        try:
+            for entry in self._ledger.by_state(PictureState.WAITING):
+                self._queue.put(entry.path, settled=True)
+        except StoreError as error:
+            log.warning("pictures that wait for the model are found by the next scan: %s", error.message)
+
+    # The thread.
 
     def _run(self) -> None:
         try:
             while self._first_load and not self._first_load.done() and not self._closing.is_set():
                 wait([self._first_load], GLANCE_S)
             while not self._closing.is_set():
-                self._step()
+                self._guarded_step()
+            self._release_all()
         # A bug must stop the daemon loudly: a writer that is gone while the rest lives on would drift.
         except Exception:
             log.exception("the indexer met a bug and stops the daemon")
             self._on_crash()
 
+    def _guarded_step(self) -> None:
+        try:
+            self._step()
+        except StoreError as error:
+            self._pause(error)
+        else:
+            if self._look_for_model_at is None:
+                self._trouble = None
+
+    def _pause(self, error: ImagedbError) -> None:
+        """Something failed that may pass, and nothing is lost: say so, and try again in a while."""
+        log.error("indexing pauses for %.0f s: %s", PAUSE_S, error.message)
+        self._trouble = error.message
+        self._closing.wait(PAUSE_S)
+
     def _step(self) -> None:
-        busy = self._in_flight() or bool(self._work or self._gone)
-        if (room := self._room()) > 0:
-            self._begin(self._queue.take(room, timeout=0 if busy else self._idle_timeout()))
-        if self._decoding or self._embedding:
-            futures: list[Future[Any]] = [*self._decoding, *self._embedding]
+        line = self._line
+        self._take()
+        self._look_at_taken()
+        self._begin_jobs()
+        futures: list[Future[Any]] = [*line.decoding, *line.embedding]
+        if futures:
             wait(futures, GLANCE_S, FIRST_COMPLETED)
         self._collect_decoded()
         self._collect_embedded()
         self._embed()
         if self._commit_is_due():
             self._commit()
-        elif not busy:
+
+    def _take(self) -> None:
+        idle = self._line.empty()
+        room = TAKEN - len(self._line.taken) - len(self._line.jobs)
+        changes = self._queue.take(room, timeout=self._patience() if idle else 0) if room > 0 else []
+        self._line.taken.extend(changes)
+        self._untidy = self._untidy or bool(changes)
+        if idle and not changes and not self._closing.is_set():
             self._do_chores()
 
-    def _in_flight(self) -> bool:
-        return bool(self._decoding or self._decoded or self._embedding or self._halves)
-
-    def _room(self) -> int:
-        """How many files may be begun: enough to keep every stage busy, and no pixels without bound."""
-        waiting_for_model = len(self._decoded) - 2 * self._embedder.batch_size
-        return 0 if waiting_for_model > 0 else 2 * self._decoder.capacity - len(self._decoding)
-
-    def _idle_timeout(self) -> float:
+    def _patience(self) -> float:
         # The first quiet moment after work is for tidying up; then only changes and the clock wake us.
-        return 1.0 if self._worked else CHORES_S
+        patience = TIDY_AFTER_S if self._untidy else CHORES_S
+        if self._look_for_model_at is not None:
+            patience = min(patience, max(0.0, self._look_for_model_at - time.monotonic()))
+        return patience
 
     def _do_chores(self) -> None:
-        self._ledger.expire_kept(time.time())
-        self._store.maintain(idle=True)
-        self._worked = False
-
-    def _begin(self, changes: Sequence[FileChange]) -> None:
-        jobs = [job for change in changes if (job := self._look_at(change))]
-        if not jobs:
+        if self._look_for_model_at is not None and time.monotonic() >= self._look_for_model_at:
+            self._look_for_model_at = None
+            self.take_up_waiting()
             return
-        attempts = self._ledger.begin((job.change.path, job.signature) for job in jobs)
-        for job in jobs:
-            counted = replace(job, attempts=attempts[job.change.path])
-            if counted.attempts > MAX_ATTEMPTS:
-                self._fail(counted, "The daemon died twice while it was reading this file.")
-            else:
-                self._decode(replace(counted, known=self._ledger.hashes_of_size(job.signature.size)))
+        self._untidy = False
+        try:
+            self._ledger.expire_kept(time.time())
+            self._store.maintain(idle=True)
+        except StoreError as error:
+            log.warning("tidying up failed and is tried again later: %s", error.message)
+
+    # From paths to jobs.
+
+    def _look_at_taken(self) -> None:
+        line = self._line
+        while line.taken:
+            job = self._look_at(line.taken[0])
+            line.taken.popleft()
+            if job is not None:
+                line.jobs.append(job)
 
     def _look_at(self, change: FileChange) -> _Job | None:
         """What is to be done about a path, by what ``lstat`` says of it now."""
-        self._worked = True
         entry = self._ledger.get(change.path)
         try:
-            stat = os.lstat(change.path)
-        except OSError:
-            stat = None
-        if stat is None or not self.rules.verdict(change.path, stat=stat).ok:
+            stat = _lstat(change.path)
+        except OSError as error:
+            # Not being allowed to look proves nothing: what is known of it stays.
+            log.warning("%s cannot be looked at: %s", change.path, error.strerror)
+            self._queue.done(change)
+            return None
+        if stat is None or not self._is_eligible(change.path, stat):
             if stat is not None and stat_module.S_ISDIR(stat.st_mode):
                 self._request_scan(change.path)
             if entry is None:
                 self._queue.done(change)
             else:
-                self._gone.append((time.monotonic(), change))
+                self._line.gone.append((time.monotonic(), change))
             return None
         signature = Signature.of(stat)
         if entry and entry.signature == signature and self._is_settled(entry):
             self._queue.done(change)
             return None
-        return _Job(change, signature, 1, self._model_generation)
+        return _Job(change, signature, self._generation)
+
+    def _is_eligible(self, path: str, stat: os.stat_result) -> bool:
+        folder = os.path.dirname(path)
+        return self.rules.verdict(path, stat=stat).ok and os.path.realpath(folder) == folder
 
     def _is_settled(self, entry: LedgerEntry) -> bool:
         if entry.state is PictureState.WAITING:
             return self._embedder.status().state is ModelState.UNAVAILABLE
         return entry.state in {PictureState.INDEXED, PictureState.FAILED}
 
+    def _is_gone(self, path: str) -> bool:
+        """Whether a path still has no place in the index, now that it is about to be forgotten."""
+        try:
+            stat = _lstat(path)
+        except OSError:
+            return False
+        return stat is None or not self._is_eligible(path, stat)
+
+    # From jobs to pictures.
+
+    def _begin_jobs(self) -> None:
+        line = self._line
+        batch = [line.jobs[i] for i in range(min(self._room(), len(line.jobs)))]
+        if not batch:
+            return
+        known = [self._probable(job.signature.size) for job in batch]
+        files = [(job.change.path, job.signature) for job in batch]
+        attempts = self._ledger.begin(files, released=self._read_well)
+        self._read_well.clear()
+        for job, hashes in zip(batch, known, strict=True):
+            line.jobs.popleft()
+            counted = replace(job, attempts=attempts[job.change.path], known=hashes)
+            if counted.attempts > MAX_ATTEMPTS:
+                line.add_failure(counted, "The daemon died twice while it was reading this file.")
+            else:
+                self._decode(counted)
+
+    def _room(self) -> int:
+        """How many files may be begun: enough to keep every stage busy, and no pixels without bound."""
+        waiting_for_model = len(self._line.decoded) - 2 * self._embedder.batch_size
+        return 0 if waiting_for_model > 0 else 2 * self._decoder.capacity - len(self._line.decoding)
+
+    def _probable(self, size: int) -> frozenset[str]:
+        hashes = self._ledger.hashes_of_size(size)
+        return hashes if len(hashes) <= PROBABLE_HASHES else frozenset()
+
     def _decode(self, job: _Job) -> None:
         info = self._embedder.info
         preprocess = info.preprocess if info else None
-        self._decoding[self._decoder.submit(job.change.path, job.known, preprocess)] = job
+        self._line.decoding[self._decoder.submit(job.change.path, job.known, preprocess)] = job
 
     def _collect_decoded(self) -> None:
-        for future in [future for future in self._decoding if future.done()]:
-            job = self._decoding.pop(future)
+        for future in [future for future in self._line.decoding if future.done()]:
+            job = self._line.decoding[future]
             try:
                 decoded = future.result()
             except (PictureChangedError, PictureMissingError):
-                self._again(job.change)
+                self._queue.again(job.change)
             except PictureError as error:
-                self._fail(job, error.message)
+                self._line.add_failure(job, error.message)
             except ImagedbError as error:
-                log.warning("%s could not be decoded and is tried again: %s", job.change.path, error.message)
-                self._again(job.change)
+                # No decoder could be run at all, which no file is to blame for.
+                self._queue.again(job.change)
+                self._pause(error)
             else:
                 self._sort(job, decoded)
+            del self._line.decoding[future]
+            self._read_well.append(job.change.path)
 
     def _sort(self, job: _Job, decoded: Decoded) -> None:
+        picture = _Picture(job, decoded)
         if decoded.pixels is not None:
-            self._sort_pixels(_Picture(job, decoded))
+            self._sort_pixels(picture)
         elif decoded.content_hash in job.known:
-            self._add_finished(Finished(job.change, decoded, attempts=job.attempts, known=True))
-        elif job.model_generation != self._model_generation:
-            self._again(job.change, settled=True)
+            self._line.add_finished(picture.finished(known=True))
         else:
-            self._add_finished(Finished(job.change, decoded, attempts=job.attempts))
+            self._line.add_finished(picture.finished())
 
     def _sort_pixels(self, picture: _Picture) -> None:
         """To the model, unless a twin is there already or got its vector while this one was decoded."""
-        job, content_hash = picture.job, picture.decoded.content_hash
-        if (followers := self._followers.get(content_hash)) is not None:
-            followers.append(picture)
+        line, content_hash = self._line, picture.decoded.content_hash
+        if (followers := line.followers.get(content_hash)) is not None:
+            followers.append(replace(picture, decoded=replace(picture.decoded, pixels=None)))
         elif (twin := self._uncommitted(content_hash)) is not None:
-            self._add_finished(Finished(job.change, picture.decoded, twin.vector, job.attempts))
-        elif not job.must_embed and self._is_known(content_hash):
-            decoded = replace(picture.decoded, pixels=None)
-            self._add_finished(Finished(job.change, decoded, attempts=job.attempts, known=True))
+            line.add_finished(picture.finished(vector=twin.vector))
+        elif not picture.job.must_embed and self._is_known(content_hash):
+            line.add_finished(picture.finished(known=True))
         else:
-            self._followers[content_hash] = []
-            self._decoded.append(picture)
+            line.followers[content_hash] = []
+            line.decoded.append(picture)
 
     def _uncommitted(self, content_hash: str) -> Finished | None:
-        same = (item for item in self._work.finished if item.decoded.content_hash == content_hash)
+        same = (item for item in self._line.work.finished if item.decoded.content_hash == content_hash)
         return next((item for item in same if item.vector is not None), None)
 
     def _is_known(self, content_hash: str) -> bool:
@@ -303,127 +425,186 @@ class Indexer:
         info = self._embedder.info
         return info is not None and self._ledger.kept_vector(content_hash, info.key) is not None
 
+    # From pictures to vectors.
+
     def _embed(self) -> None:
-        while len(self._embedding) < BATCHES_IN_FLIGHT and (batch := self._next_batch()):
+        while len(self._line.embedding) < BATCHES_IN_FLIGHT and (batch := self._next_batch()):
             pixels = [picture.decoded.pixels for picture in batch if picture.decoded.pixels is not None]
-            self._embedding[self._embedder.embed_pictures(pixels)] = batch
+            self._line.embedding[self._embedder.embed_pictures(pixels)] = batch
 
     def _next_batch(self) -> list[_Picture]:
-        if self._halves:
-            return self._halves.popleft()
+        line = self._line
+        if line.halves:
+            return line.halves.popleft()
         size = self._embedder.batch_size
         # An idle model takes what there is; behind a busy one, a batch has the time to fill up.
-        if self._embedding and self._decoding and len(self._decoded) < size:
+        if line.embedding and line.decoding and len(line.decoded) < size:
             return []
-        return [self._decoded.popleft() for _ in range(min(size, len(self._decoded)))]
+        return [line.decoded.popleft() for _ in range(min(size, len(line.decoded)))]
 
     def _collect_embedded(self) -> None:
-        for future in [future for future in self._embedding if future.done()]:
-            batch = self._embedding.pop(future)
+        for future in [future for future in self._line.embedding if future.done()]:
+            batch = self._line.embedding.pop(future)
             try:
                 rows = future.result()
             except ModelUnavailableError:
-                for picture in batch:
-                    self._finish(picture, None)
-            except EmbedderError as error:
+                self._finish_without_vectors(batch)
+            except ImagedbError as error:
                 self._halve(batch, error)
             else:
+                self._model_works()
                 for picture, row in zip(batch, rows, strict=True):
                     self._accept(picture, row)
 
     def _accept(self, picture: _Picture, row: NDArray[np.float32]) -> None:
-        if np.isfinite(row).all():
+        if np.isfinite(row).all() and row.any():
             self._finish(picture, row)
         else:
-            self._give_up(picture, "The model gave no finite vector for this picture.")
+            self._give_up(picture, "The model gave no usable vector for this picture.")
 
-    def _halve(self, batch: list[_Picture], error: EmbedderError) -> None:
+    def _halve(self, batch: list[_Picture], error: ImagedbError) -> None:
         """One picture of a failed batch may be the cause: the others must not pay for it."""
         if self._closing.is_set():
             return
-        if len(batch) == 1:
+        if len(batch) > 1:
+            log.warning("a batch of %d failed and is halved: %s", len(batch), error.message)
+            middle = len(batch) // 2
+            self._line.halves.extend((batch[:middle], batch[middle:]))
+        elif self._model_fails_anyway(batch[0]):
+            log.error("the model fails; pictures wait for it: %s", error.message)
+            self._trouble = f"The model fails. {error.message}"
+            self._look_for_model_at = time.monotonic() + MODEL_PAUSE_S
+            self._finish_without_vectors(batch)
+        else:
             self._give_up(batch[0], f"The model could not embed this picture. {error.message}")
-            return
-        log.warning("a batch of %d failed and is halved: %s", len(batch), error.message)
-        middle = len(batch) // 2
-        self._halves.extend((batch[:middle], batch[middle:]))
+
+    def _model_fails_anyway(self, picture: _Picture) -> bool:
+        """Whether even a black picture fails: then a device is full or broken, and no file is to blame."""
+        pixels = picture.decoded.pixels
+        if pixels is None:
+            return False
+        try:
+            self._embedder.embed_pictures([np.zeros_like(pixels)]).result()
+        except (EmbedderError, ModelUnavailableError):
+            return True
+        return False
+
+    def _model_works(self) -> None:
+        if self._look_for_model_at is not None:
+            self._look_for_model_at = None
+            self.take_up_waiting()
+
+    def _finish_without_vectors(self, batch: list[_Picture]) -> None:
+        for picture in batch:
+            self._finish(picture, None)
 
     def _finish(self, picture: _Picture, vector: NDArray[np.float32] | None) -> None:
-        for member in (picture, *self._followers.pop(picture.decoded.content_hash, ())):
-            # The pixels have served; keeping them until the commit would cost memory.
-            decoded = replace(member.decoded, pixels=None)
-            self._add_finished(Finished(member.job.change, decoded, vector, member.job.attempts))
+        for member in (picture, *self._line.followers.pop(picture.decoded.content_hash, ())):
+            self._line.add_finished(member.finished(vector=vector))
 
     def _give_up(self, picture: _Picture, reason: str) -> None:
-        for member in (picture, *self._followers.pop(picture.decoded.content_hash, ())):
-            self._fail(member.job, reason)
+        for member in (picture, *self._line.followers.pop(picture.decoded.content_hash, ())):
+            self._line.add_failure(member.job, reason)
 
-    def _fail(self, job: _Job, reason: str) -> None:
-        self._stamp()
-        self._work.failures.append(Failure(job.change, job.signature, reason, job.attempts))
-
-    def _add_finished(self, finished: Finished) -> None:
-        self._stamp()
-        self._work.finished.append(finished)
-
-    def _stamp(self) -> None:
-        if not self._work:
-            self._work_since = time.monotonic()
-
-    def _again(self, change: FileChange, *, settled: bool = False) -> None:
-        self._queue.put(change.path, settled=settled)
-        self._queue.done(change)
+    # From finished work to the store.
 
     def _commit_is_due(self) -> bool:
-        if not self._in_flight():
-            return bool(self._work or self._gone)
-        now = time.monotonic()
+        line, now = self._line, time.monotonic()
+        if not line.reading():
+            return bool(line.work or line.gone)
         return (
-            len(self._work) >= COMMIT_ROWS
-            or (bool(self._work) and now - self._work_since >= COMMIT_AFTER_S)
-            or (bool(self._gone) and now - self._gone[0][0] >= GONE_AFTER_S)
+            len(line.work) >= COMMIT_ROWS
+            or (bool(line.work) and now - line.work_since >= COMMIT_AFTER_S)
+            or (bool(line.gone) and now - line.gone[0][0] >= GONE_AFTER_S)
         )
 
     def _commit(self) -> None:
-        work = self._work
+        work = self._line.work
         work.gone.extend(self._forgettable())
-        unresolved = self._write(work)
-        if unresolved is None:
-            return
-        self._work = Work()
-        for item in unresolved:
-            generation = self._model_generation
-            signature = item.decoded.signature
-            self._decode(_Job(item.change, signature, item.attempts, generation, must_embed=True))
+        try:
+            self._write(work)
+        except StoreError:
+            self._refusals += 1
+            if self._refusals < REFUSALS or len(work) < 2:
+                raise
+            self._commit_singly(work)
+        else:
+            self._line.work = Work()
+        self._refusals = 0
+        try:
+            self._store.maintain()
+        except StoreError as error:
+            log.warning("compaction failed and is tried again later: %s", error.message)
+
+    def _forgettable(self) -> list[FileChange]:
+        """Vanished files whose time is over: while files are read, one of them may be where they went."""
+        until = time.monotonic() - (GONE_AFTER_S if self._line.reading() else 0.0)
+        found = []
+        while self._line.gone and self._line.gone[0][0] <= until:
+            found.append(self._line.gone.popleft()[1])
+        return found
+
+    def _write(self, work: Work) -> None:
+        info = self._embedder.info
+        if self._store.model is None and info and any(item.vector is not None for item in work.finished):
+            self._store.bind(info)
+        unresolved = self._committer.commit(work)
         again = {item.change for item in unresolved}
         for change in work.changes():
             if change not in again:
                 self._queue.done(change)
+        for item in unresolved:
+            self._decode(
+                _Job(item.change, item.decoded.signature, self._generation, item.attempts, must_embed=True)
+            )
+        for item in work.finished:
+            # The model came while this was on its way: too late to be embedded, too early to be waiting.
+            if item.lacks_vector and item.generation != self._generation:
+                self._queue.put(item.change.path, settled=True)
         self._progress.append((time.monotonic(), len(work.finished) - len(unresolved)))
-        self._store.maintain()
 
-    def _forgettable(self) -> list[FileChange]:
-        """Vanished files whose time is over: while files are read, one of them may be where they went."""
-        until = time.monotonic() - (GONE_AFTER_S if self._in_flight() else 0.0)
-        found = []
-        while self._gone and self._gone[0][0] <= until:
-            found.append(self._gone.popleft()[1])
-        return found
+    def _commit_singly(self, work: Work) -> None:
+        """Find what the store refuses. Where it refuses everything, it is the store that is at fault.
 
-    def _write(self, work: Work) -> list[Finished] | None:
-        """Commit, or say why not and try again in a while: a full disk passes, and loses nothing."""
+        :raises StoreError: nothing could be written; the work is as it was.
+        """
+        units = list(work.units())
+        refused: list[tuple[Work, StoreError]] = []
+        for unit in units:
+            try:
+                self._write(unit)
+            except StoreError as error:
+                refused.append((unit, error))
+        if len(refused) == len(units):
+            raise refused[0][1]
+        self._line.work = Work()
+        for unit, refusal in refused:
+            log.error("the store refuses %s: %s", unit.changes()[0].path, refusal.message)
+            self._line.work.failures += [_refused(item, refusal) for item in unit.finished]
+            for change in (*(failure.change for failure in unit.failures), *unit.gone):
+                self._queue.again(change)
+
+    def _release_all(self) -> None:
+        """A clean stop is no file's fault: those in hand have not been tried."""
+        line = self._line
+        in_hand = [*self._read_well, *(job.change.path for job in line.decoding.values())]
         try:
-            self._bind_model(work)
-            unresolved = self._committer.commit(work)
+            self._ledger.begin((), released=in_hand)
         except StoreError as error:
-            log.error("nothing can be written, trying again in %.0f s: %s", RETRY_STORE_S, error.message)
-            self._trouble = error.message
-            self._closing.wait(RETRY_STORE_S)
-            return None
-        self._trouble = None
-        return unresolved
+            log.warning("attempts at %d files stay counted: %s", len(in_hand), error.message)
 
-    def _bind_model(self, work: Work) -> None:
-        info = self._embedder.info
-        if self._store.model is None and info and any(f.vector is not None for f in work.finished):
-            self._store.bind(info)
+
+def _lstat(path: str) -> os.stat_result | None:
+    """``None`` if there is no such file.
+
+    :raises OSError: if that cannot be told (no permission, a device that does not answer).
+    """
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _refused(item: Finished, error: StoreError) -> Failure:
+    reason = f"The store refuses this picture's record. {error.message}"
+    return Failure(item.change, item.decoded.signature, reason, item.attempts)

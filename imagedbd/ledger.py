@@ -120,6 +120,8 @@ ON CONFLICT (path) DO UPDATE SET
 RETURNING attempts
 """
 
+_RELEASE = "UPDATE files SET attempts = 0 WHERE path = ? AND state = 'pending' AND state <> 'indexed'"
+
 _HASHES_OF_SIZE = """
 SELECT content_hash FROM files
 WHERE size = :size AND state IN ('indexed', 'pending') AND content_hash IS NOT NULL
@@ -195,8 +197,11 @@ class Ledger:
         rows = self._read(f"SELECT {_ENTRY_COLUMNS} FROM files WHERE path = ?", [os.fsencode(path)])  # noqa: S608 - column names of our own
         return _entry(rows[0]) if rows else None
 
-    def put(self, entries: Iterable[LedgerEntry]) -> None:
-        """Write these entries whole, all of them or none; what was known of their paths is replaced."""
+    def put(self, entries: Iterable[LedgerEntry], *, forget: Iterable[str] = ()) -> None:
+        """Write these entries whole, all of them or none; what was known of their paths is replaced.
+
+        :param forget: paths to forget in the same transaction, before the entries are written.
+        """
         now = time.time()
         rows = [
             (
@@ -213,19 +218,25 @@ class Ledger:
             for entry in entries
         ]
         with self._writing() as connection:
+            connection.executemany("DELETE FROM files WHERE path = ?", [(os.fsencode(p),) for p in forget])
             connection.executemany(_PUT, rows)
 
-    def begin(self, files: Iterable[tuple[str, Signature]]) -> dict[str, int]:
+    def begin(
+        self, files: Iterable[tuple[str, Signature]], *, released: Iterable[str] = ()
+    ) -> dict[str, int]:
         """Count an attempt at each of these files, before it is opened: then a crash counts as well.
 
         Attempts start again at 1 when the file has changed or the last one succeeded. The picture's id
         stays known; its content hash stays if the store holds that content's vector.
 
+        :param released: files that were opened and did no harm: whatever ends the process now, they are
+            not to blame. Their attempts are forgotten in the same transaction.
         :returns: the attempts at each path, this one included.
         """
         now = time.time()
         attempts: dict[str, int] = {}
         with self._writing() as connection:
+            connection.executemany(_RELEASE, [(os.fsencode(path),) for path in released])
             for path, signature in files:
                 row = (
                     _folder_of(path),

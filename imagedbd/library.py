@@ -19,7 +19,7 @@ from imagedbd.decoder import Decoder
 from imagedbd.embedder import EmbedderProcess
 from imagedbd.errors import (
     ConfigError,
-    ImagedbError,
+    DaemonStoppingError,
     ModelUnavailableError,
     NothingMatchedError,
     StoreError,
@@ -37,11 +37,13 @@ from imagedbd.stores import open_store
 from imagedbd.watcher import Watcher
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from imagedbd.config import Settings
     from imagedbd.datatypes import LedgerEntry, RootStatus, Store
 
-WAIT_LOOK_S: Final = 0.2
-LOAD_TIMEOUT_S: Final = 900.0
+LIVE_SETTINGS: Final = frozenset({"roots", "ignore"})
+"""Settings that a reload applies at once."""
 
 
 class Library:
@@ -60,6 +62,7 @@ class Library:
         self._read_settings = read_settings
         self._started = time.monotonic()
         self._closing = False
+        self._roots_are_wanted = bool(settings.roots)
         self._closers = ExitStack()
         with ExitStack() as undo:
             undo.callback(self._closers.close)
@@ -75,7 +78,7 @@ class Library:
             settings.store, os.path.join(settings.data_dir, settings.store), exclusive=True
         )
         self._closers.callback(self._store.close)
-        reconcile(self._store, self._ledger)
+        reconcile(self._store, self._ledger, thorough=self._note_the_run())
         self._decoder = Decoder(settings.decoders or None, _limits(settings))
         self._closers.callback(self._decoder.close)
         self._queue = ChangeQueue(settings.settle, settings.settle_max)
@@ -109,6 +112,15 @@ class Library:
         self._closers.callback(self._watcher.stop)
         self._searcher = Searcher(self._store, self._ledger, self._decoder, self._embedder)
 
+    def _note_the_run(self) -> bool:
+        """Leave a mark that only a clean close removes; returns whether the last run left one."""
+        mark = os.path.join(self._settings.data_dir, "running")
+        unclean = os.path.exists(mark)
+        with open(mark, "w", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+        self._closers.callback(os.unlink, mark)
+        return unclean
+
     def start(self) -> None:
         """Watch first, then scan: nothing that changes in between is missed by both."""
         if self._embedder.info is None or self._ledger.counts()[PictureState.WAITING]:
@@ -117,6 +129,10 @@ class Library:
         self._watcher.start()
         self._scanner.start()
         self._indexer.start()
+
+    def begin_close(self) -> None:
+        """From now on, who waits is told that the daemon stops."""
+        self._closing = True
 
     def close(self) -> None:
         """Stop all threads and processes, newest first; what was in flight is done again next time."""
@@ -214,28 +230,9 @@ class Library:
             raise UsageError(f"{folder} lies outside every root. `imagedb root list` shows them.")
         return self._scanner.request(folder)
 
-    def wait(self, timeout: float | None) -> dict[str, Any]:
-        """Scan, and return once every change made before the call is searchable.
-
-        :raises WaitTimeoutError: after ``timeout`` seconds.
-        :raises ModelUnavailableError: if pictures wait for a model that cannot be had.
-        :raises StoreError: if nothing can be written at the moment.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        ticket = self._scanner.request()
-        while not self._scanner.wait_scanned(ticket, WAIT_LOOK_S):
-            self._check_wait(deadline)
-        while True:
-            newest = self._queue.ticket()
-            while not self._queue.wait_done(newest, WAIT_LOOK_S):
-                self._check_wait(deadline)
-            if not self._ledger.counts()[PictureState.WAITING]:
-                break
-            self._check_model()
-            self._check_wait(deadline)
-            time.sleep(WAIT_LOOK_S)
-        counts = self._ledger.counts()
-        return {"indexed": counts[PictureState.INDEXED], "failed": counts[PictureState.FAILED]}
+    def wait(self, timeout: float | None) -> Wait:
+        """Scan, and find out when every change made before the call is searchable; see :class:`Wait`."""
+        return Wait(self, self._scanner, self._queue, timeout)
 
     def retry(self, paths: list[str] | None) -> list[str]:
         """Queue failed files again; returns those that had failed."""
@@ -244,14 +241,12 @@ class Library:
             self._queue.put(path, settled=True)
         return again
 
-    def load_model(self) -> dict[str, Any]:
+    def load_model(self) -> Future[Any]:
         """Load the model, also after it was found unavailable.
 
-        :raises ModelUnavailableError: if it still is.
+        The future raises :class:`ModelUnavailableError` if it still is.
         """
-        self._embedder.load().result(LOAD_TIMEOUT_S)
-        status = self._embedder.status()
-        return {"name": status.name, "state": status.state}
+        return self._embedder.load()
 
     def model_to_pull(self) -> str | None:
         """The model to download: one that is not on this machine, and that somebody publishes."""
@@ -267,19 +262,44 @@ class Library:
         """
         old, new = self._settings, self._read_settings()
         names = [name for name in asdict(new) if getattr(new, name) != getattr(old, name)]
-        live = {"roots", "ignore", "max_file_size"}
-        if live.intersection(names):
-            rules = _rules(new)
-            self._rules = self._indexer.rules = rules
-            self._watcher.set_rules(rules)
-            self._scanner.set_rules(rules)
-        self._settings = new
-        return {"changed": names, "needs_restart": [name for name in names if name not in live]}
+        if LIVE_SETTINGS.intersection(names):
+            self._settings = replace(old, **{name: getattr(new, name) for name in LIVE_SETTINGS})
+            self._rules = self._indexer.rules = _rules(self._settings)
+            self._roots_are_wanted = True
+            self._watcher.set_rules(self._rules)
+            self._scanner.set_rules(self._rules)
+        return {"changed": names, "needs_restart": [name for name in names if name not in LIVE_SETTINGS]}
+
+    def check_work(self) -> None:
+        """:raises ImagedbError: nothing is being indexed at the moment; the message says why."""
+        if self._closing:
+            raise DaemonStoppingError("It was asked to stop.")
+        if self._indexer.trouble:
+            raise StoreError(f"Indexing is held up: {self._indexer.trouble}")
+
+    def waiting(self) -> int:
+        """How many pictures are stored without a vector.
+
+        :raises ModelUnavailableError: there are some, and the model cannot be had.
+        """
+        waiting = self._ledger.counts()[PictureState.WAITING]
+        model = self._embedder.status()
+        if waiting and model.state is ModelState.UNAVAILABLE:
+            ways = " or ".join(model.help)
+            raise ModelUnavailableError(f"{model.reason} {waiting} pictures wait for it. Ways on: {ways}.")
+        return waiting
+
+    def take_up_waiting(self) -> None:
+        """Queue the pictures that are stored without a vector."""
+        self._indexer.take_up_waiting()
+
+    def counts(self) -> dict[str, int]:
+        return {state.value: count for state, count in self._ledger.counts().items()}
 
     def _activity(self, roots: list[RootStatus], pending: int, waiting: int) -> tuple[str, str]:
         model = self._embedder.status()
         if self._indexer.trouble:
-            return "blocked", f"Nothing can be written: {self._indexer.trouble}"
+            return "blocked", f"Indexing is held up: {self._indexer.trouble}"
         if model.state is ModelState.LOADING and self._embedder.info is None:
             return "loading", f"Loading the model {model.name}."
         if any(root.state == "scanning" for root in roots):
@@ -310,20 +330,6 @@ class Library:
             return "waiting", f"Its metadata is searchable; its vector waits for the model. {reason}", None
         return entry.state, "It is in the index." if verdict.ok else f"It {verdict.reason}.", verdict.rule
 
-    def _check_wait(self, deadline: float | None) -> None:
-        if self._closing:
-            raise ImagedbError("The daemon is stopping.")
-        if self._indexer.trouble:
-            raise StoreError(f"Nothing can be written at the moment: {self._indexer.trouble}")
-        if deadline is not None and time.monotonic() >= deadline:
-            raise WaitTimeoutError(f"{self._queue.pending} changes are still to be indexed.")
-
-    def _check_model(self) -> None:
-        model = self._embedder.status()
-        if model.state is ModelState.UNAVAILABLE:
-            ways = " or ".join(f"`{way}`" for way in model.help)
-            raise ModelUnavailableError(f"{model.reason} Pictures wait for it. Ways on: {ways}.")
-
     def _roots_status(self) -> list[RootStatus]:
         """What the scanner says of each root, or of one that is in order, what its watch lacks."""
         watches = {watch.root: watch for watch in self._watcher.status()}
@@ -337,19 +343,65 @@ class Library:
         ]
 
     def _may_forget(self, path: str) -> bool:
+        # A start without any root is a slip more likely than a wish to forget everything.
+        if not self._rules.roots and not self._roots_are_wanted:
+            return False
         return RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path) is None
 
     def _on_model_ready(self) -> None:
-        self._indexer.model_became_ready()
+        self._indexer.take_up_waiting()
 
     def _on_doubt(self, folder: str, _reason: str) -> None:
         self._scanner.request(folder)
 
 
+class Wait:
+    """One wait for everything that had changed when it began. It blocks nobody: it is asked now and then."""
+
+    def __init__(self, library: Library, scanner: Scanner, queue: ChangeQueue, timeout: float | None) -> None:
+        self._library = library
+        self._scanner = scanner
+        self._queue = queue
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._scan = scanner.request()
+        self._ticket: int | None = None
+        self._took_up_waiting = False
+
+    def poll(self) -> dict[str, Any] | None:
+        """What the index is now, or ``None`` while it is too early.
+
+        :raises WaitTimeoutError: the time is over.
+        :raises ModelUnavailableError: pictures wait for a model that cannot be had.
+        :raises ImagedbError: nothing is being indexed at the moment.
+        """
+        if self._is_over():
+            return self._library.counts()
+        self._library.check_work()
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise WaitTimeoutError(f"{self._queue.pending} changes are still to be indexed.")
+        return None
+
+    def _is_over(self) -> bool:
+        if self._ticket is None:
+            if not self._scanner.wait_scanned(self._scan, 0):
+                return False
+            self._ticket = self._queue.ticket()
+        if not self._queue.wait_done(self._ticket, 0):
+            return False
+        if self._library.waiting() and not self._took_up_waiting:
+            # The model came while they were on their way; what is left then is on a root that is offline.
+            self._took_up_waiting = True
+            self._library.take_up_waiting()
+            self._ticket = self._queue.ticket()
+            return self._queue.wait_done(self._ticket, 0)
+        return True
+
+
 def _rules(settings: Settings) -> Rules:
-    excluded = {os.path.realpath(settings.data_dir), os.path.realpath(os.path.dirname(settings.socket))}
     try:
-        return Rules(settings.roots, excluded, settings.ignore, settings.max_file_size)
+        return Rules(
+            settings.roots, [os.path.realpath(settings.data_dir)], settings.ignore, settings.max_file_size
+        )
     except ValueError as error:
         raise ConfigError(f"ignore: {error}.") from error
 

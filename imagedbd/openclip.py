@@ -153,8 +153,8 @@ def _weight_files(name: str, tag: str | None) -> list[Path]:
     """The files that a load reads; in offline mode the hub's client answers with what is on disk."""
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:"))
-        suffixes = {".safetensors", ".bin", ".pth", ".pt", ".json"}
-        return sorted(file for file in folder.iterdir() if file.suffix in suffixes)
+        weights = (file for file in folder.iterdir() if file.suffix in {".safetensors", ".bin", ".pth"})
+        return [folder / "open_clip_config.json", *sorted(weights)]
     if name.startswith("hf-hub:"):
         return [Path(open_clip.pretrained.download_pretrained_from_hf(name.removeprefix("hf-hub:")))]
     config = open_clip.get_pretrained_cfg(name, tag)

@@ -16,14 +16,17 @@ log = logging.getLogger(__name__)
 _PAGE = 1000
 
 
-def reconcile(store: Store, ledger: Ledger) -> None:
-    """Make both know the same rows, before anyone else uses them. Cheap where their counts agree.
+def reconcile(store: Store, ledger: Ledger, *, thorough: bool) -> None:
+    """Make both know the same rows, before anyone else uses them.
+
+    :param thorough: compare them row by row, as is due after anything but a clean stop. Otherwise they are
+        only counted, which tells whether one of them was lost.
 
     They differ after a crash between the two writes of a commit, and when one of them was lost. A row that
     the ledger lacks is adopted as pending: its file is hashed again, and not embedded if it is unchanged. An
     entry that the store lacks is forgotten: the next scan sees a new file.
     """
-    if store.count() == _rows_expected(ledger):
+    if not thorough and store.count() == _rows_expected(ledger):
         return
     known = {entry.id for entry in ledger.under("/") if entry.id}
     present: set[str] = set()
@@ -33,11 +36,12 @@ def reconcile(store: Store, ledger: Ledger) -> None:
         if record.id not in known:
             orphans.append(record)
     lost = [entry.path for entry in ledger.under("/") if entry.id and entry.id not in present]
-    log.warning(
-        "store and ledger differ: %d rows unknown to the ledger, %d missing in the store",
-        len(orphans),
-        len(lost),
-    )
+    if orphans or lost:
+        log.warning(
+            "store and ledger differ: %d rows unknown to the ledger, %d missing in the store",
+            len(orphans),
+            len(lost),
+        )
     ledger.forget(lost)
     for start in range(0, len(orphans), _PAGE):
         _adopt(orphans[start : start + _PAGE], store, ledger)

@@ -383,8 +383,8 @@ class _Scan:
         self.seen += 1
         signature = Signature.of(entry.stat(follow_symlinks=False))
         if known is not None and _is_unchanged(known.signature, signature):
-            left_behind = known.state is PictureState.PENDING and entry.path not in self.queue
-            if not left_behind:
+            unfinished = known.state in {PictureState.PENDING, PictureState.WAITING}
+            if not unfinished or entry.path in self.queue:
                 return
         self.changed += 1
         self.queue.put(entry.path, settled=self.is_settled(signature))

@@ -49,10 +49,11 @@ if TYPE_CHECKING:
     from imagedbd.ledger import Ledger
 
 MAX_LIMIT: Final = 10_000
+MAX_WORDS: Final = 64
+MAX_CAMERA: Final = 100
 FUSION_DEPTH: Final = 200
 """Candidates of each ranking that take part in a fusion, at least."""
 PROMPT_CACHE: Final = 1_000
-EMBED_TIMEOUT_S: Final = 900.0
 SAME_SIMILARITY: Final = 6
 """Decimal places in which two similarities must differ to order their pictures."""
 
@@ -93,6 +94,8 @@ class Searcher:
         words = query_words(query.text or "")
         if query.text is not None and not words:
             raise UsageError(f"There is no word in {query.text!r} to look for.")
+        if len(words) > MAX_WORDS:
+            raise UsageError(f"At most {MAX_WORDS} words can be looked for, not {len(words)}.")
         vector = self._vector_or_note(query, words, notes)
         if vector is not None and words:
             hits = self._fused(query, vector, words)
@@ -161,7 +164,7 @@ class Searcher:
             if (known := self._prompts.get(prompt)) is not None:
                 self._prompts.move_to_end(prompt)
                 return known
-        vector: Vector = self._embedder.embed_prompts([prompt]).result(EMBED_TIMEOUT_S)[0]
+        vector: Vector = self._embedder.embed_prompts([prompt]).result()[0]
         with self._prompts_lock:
             self._prompts[prompt] = vector
             if len(self._prompts) > PROMPT_CACHE:
@@ -189,9 +192,7 @@ class Searcher:
         if pixels is None:
             status = self._embedder.status()
             raise ModelUnavailableError(status.reason or f"The model {status.name} is still loading.")
-        vector: Vector = self._embedder.embed_pictures([pixels], Priority.QUERY_PICTURE).result(
-            EMBED_TIMEOUT_S
-        )[0]
+        vector: Vector = self._embedder.embed_pictures([pixels], Priority.QUERY_PICTURE).result()[0]
         return vector
 
 
@@ -214,6 +215,8 @@ def conditions_of(
     :param near: latitude and longitude in degrees, and kilometres.
     :raises UsageError: for an expression or a date that cannot be understood.
     """
+    if len(camera or "") > MAX_CAMERA:
+        raise UsageError(f"A camera's name has at most {MAX_CAMERA} characters.")
     for date in (after, before):
         if date is not None:
             date_span(date)

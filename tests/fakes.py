@@ -32,6 +32,7 @@ def vector_of(content: bytes) -> NDArray[np.float32]:
 @dataclass
 class FakeEmbedder:
     """:param poison: pictures whose first pixel has this red value make their batch fail.
+    :param broken: every batch fails.
     :param blank: those with this red value get a vector that is not finite.
     """
 
@@ -39,6 +40,7 @@ class FakeEmbedder:
     batch_size: int = 4
     poison: int | None = None
     blank: int | None = None
+    broken: bool = False
     embedded: list[int] = field(default_factory=list)
     """How many pictures each batch had."""
     prompts: list[str] = field(default_factory=list)
@@ -61,7 +63,7 @@ class FakeEmbedder:
             return _failed(ModelUnavailableError("There is none."))
         self.embedded.append(len(pictures))
         reds = [int(picture[0, 0, 0]) for picture in pictures]
-        if self.poison in reds:
+        if self.broken or self.poison in reds:
             return _failed(EmbedderError("It choked."))
         rows = np.stack([vector_of(picture.tobytes()) for picture in pictures])
         rows[[red == self.blank for red in reds]] = np.nan

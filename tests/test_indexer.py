@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,9 +28,9 @@ from imagedbd.stores import open_store
 class Bench:
     """An indexer with everything around it but a watcher: changes are put by hand."""
 
-    def __init__(self, home: Path, embedder: FakeEmbedder) -> None:
+    def __init__(self, home: Path, embedder: FakeEmbedder, *, keep: bool = False) -> None:
         self.photos = home / "photos"
-        self.photos.mkdir()
+        self.photos.mkdir(exist_ok=keep)
         self.embedder = embedder
         self.ledger = Ledger(str(home / "ledger"))
         self.store = open_store("lance", str(home / "store"))
@@ -70,6 +71,12 @@ class Bench:
             assert not self.crashed
             assert time.monotonic() < deadline
             self.queue.wait_done(self.queue.ticket(), 0.05)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def flat(self, name: str, red: int) -> str:
         """A picture of one colour, for the fake to recognise."""
@@ -135,7 +142,7 @@ def test_without_a_model_records_are_stored_and_embedded_when_it_is_there(bench:
     ids = {record.name: record.id for record in bench.store.scan()}
 
     bench.embedder.info = INFO
-    bench.indexer.model_became_ready()
+    bench.indexer.take_up_waiting()
     bench.look_at()
     assert bench.ledger.counts()[PictureState.INDEXED] == 6
     assert bench.store.stats().vectors == 6
@@ -212,7 +219,7 @@ def test_a_folder_in_the_place_of_a_file_is_scanned(bench: Bench) -> None:
 def test_a_store_that_refuses_for_a_while_loses_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagedbd.indexer.RETRY_STORE_S", 0.05)
+    monkeypatch.setattr("imagedbd.indexer.PAUSE_S", 0.05)
     real, refusals = bench.store.apply, []
 
     def refuse_twice(batch: Batch) -> None:
@@ -224,7 +231,7 @@ def test_a_store_that_refuses_for_a_while_loses_nothing(
     monkeypatch.setattr(bench.store, "apply", refuse_twice)
     bench.look_at(bench.flat("a.png", 1))
     assert refusals == [None, "The disk is full."]
-    assert bench.indexer.trouble is None
+    bench.until(lambda: bench.indexer.trouble is None)
     assert bench.names() == {"a.png"}
 
 
@@ -251,3 +258,142 @@ def test_a_failed_file_is_read_again_only_when_it_changes(bench: Bench) -> None:
     save(bench.photos / "a.jpg", 3)
     bench.look_at("a.jpg")
     assert bench.state("a.jpg") is PictureState.INDEXED
+
+
+def test_a_copy_does_not_take_the_row_of_a_picture_that_is_offline(bench: Bench) -> None:
+    content = (bench.photos / bench.flat("usb.png", 1)).read_bytes()
+    bench.look_at("usb.png")
+    os.remove(bench.photos / "usb.png")
+    bench.online = False
+    (bench.photos / "backup.png").write_bytes(content)
+    bench.look_at("backup.png")
+    assert bench.names() == {"usb.png", "backup.png"}
+    assert bench.embedded == 1
+
+
+def test_a_ledger_that_refuses_after_the_store_wrote_makes_no_second_row(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagedbd.indexer.PAUSE_S", 0.05)
+    real, refusals = bench.ledger.put, []
+
+    def refuse_twice(entries: Any, **options: Any) -> None:
+        if len(refusals) < 2:
+            refusals.append(True)
+            raise StoreError("The disk is full.")
+        real(entries, **options)
+
+    monkeypatch.setattr(bench.ledger, "put", refuse_twice)
+    bench.look_at(bench.flat("a.png", 1), bench.flat("b.png", 2))
+    assert len(refusals) == 2
+    assert bench.store.count() == 2
+    assert bench.names() == {"a.png", "b.png"}
+
+
+def test_a_ledger_that_refuses_at_the_beginning_stops_nothing_for_good(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagedbd.indexer.PAUSE_S", 0.05)
+    real, refusals = bench.ledger.begin, []
+
+    def refuse_twice(*arguments: Any, **options: Any) -> Any:
+        if len(refusals) < 2:
+            refusals.append(True)
+            raise StoreError("The disk is full.")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(bench.ledger, "begin", refuse_twice)
+    bench.look_at(*(bench.flat(f"{red}.png", red) for red in range(5)))
+    assert len(bench.names()) == 5
+
+
+def test_a_record_that_the_store_refuses_does_not_hold_up_the_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagedbd.indexer.PAUSE_S", 0.01)
+    real = bench.store.apply
+
+    def refuse_one(batch: Batch) -> None:
+        if any(row.record.name == "3.png" for row in batch.upserts):
+            raise StoreError("It does not fit.")
+        real(batch)
+
+    monkeypatch.setattr(bench.store, "apply", refuse_one)
+    bench.look_at(*(bench.flat(f"{red}.png", red) for red in range(6)))
+    assert bench.names() == {f"{red}.png" for red in (0, 1, 2, 4, 5)}
+    (failure,) = bench.ledger.failures()
+    assert "It does not fit." in (failure.reason or "")
+
+
+def test_a_model_that_fails_altogether_blames_no_picture(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagedbd.indexer.MODEL_PAUSE_S", 0.5)
+    bench.embedder.broken = True
+    names = [bench.flat(f"{red}.png", red) for red in range(6)]
+    bench.look_at(*names)
+    assert bench.names() == set(names)
+    assert bench.ledger.counts()[PictureState.WAITING] == 6
+    assert "choked" in (bench.indexer.trouble or "")
+    bench.embedder.broken = False
+    bench.until(lambda: bench.ledger.counts()[PictureState.INDEXED] == 6)
+    bench.until(lambda: bench.indexer.trouble is None)
+
+
+def test_a_model_that_comes_while_pictures_are_on_their_way_misses_none(bench: Bench) -> None:
+    bench.embedder.info = None
+    names = [bench.flat(f"{number}.png", number % 250) for number in range(120)]
+    for name in names:
+        bench.queue.put(str(bench.photos / name), settled=True)
+    bench.until(lambda: bench.ledger.counts()[PictureState.WAITING] > 0)
+    bench.embedder.info = INFO
+    bench.indexer.take_up_waiting()
+    bench.look_at()
+    assert bench.ledger.counts()[PictureState.WAITING] == 0
+    assert bench.ledger.counts()[PictureState.INDEXED] == 120
+
+
+def test_two_clean_stops_in_the_middle_of_work_blame_no_file(tmp_path: Path) -> None:
+    for attempt in range(4):
+        bench = Bench(tmp_path, FakeEmbedder(), keep=attempt > 0)
+        for number in range(40):
+            bench.queue.put(bench_picture(bench, number), settled=True)
+        if attempt < 3:
+            bench.until(lambda bench=bench: len(bench.queue.in_flight()) > 0)
+            bench.close()
+    bench.look_at()
+    assert bench.ledger.counts()[PictureState.FAILED] == 0
+    assert bench.ledger.counts()[PictureState.INDEXED] == 40
+    bench.close()
+
+
+def bench_picture(bench: Bench, number: int) -> str:
+    path = bench.photos / f"{number}.png"
+    if not path.exists():
+        bench.flat(path.name, number)
+    return str(path)
+
+
+def test_a_picture_below_a_symbolic_link_is_not_indexed(bench: Bench) -> None:
+    (bench.photos / "real").mkdir()
+    bench.flat("real/a.png", 1)
+    bench.look_at("real/a.png")
+    os.rename(bench.photos / "real", bench.photos.parent / "outside")
+    (bench.photos / "real").symlink_to(bench.photos.parent / "outside")
+    bench.look_at("real/a.png")
+    assert bench.names() == set()
+
+
+def test_many_deletions_take_few_commits(bench: Bench) -> None:
+    names = [bench.flat(f"{number}.png", number) for number in range(100)]
+    bench.look_at(*names)
+    before = bench.store.stats()
+    for name in names:
+        os.remove(bench.photos / name)
+    commits = []
+    real = bench.store.apply
+    bench.store.apply = lambda batch: (commits.append(1), real(batch))[1]  # type: ignore[method-assign]
+    bench.look_at(*names)
+    assert bench.store.count() == 0
+    assert before.rows == 100
+    assert len(commits) <= 5

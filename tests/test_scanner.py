@@ -112,9 +112,9 @@ class TestFindingChanges:
 
     def test_states_decide_what_an_unchanged_file_needs(self, world):
         world.add_indexed("failed.jpg", PictureState.FAILED)
-        world.add_indexed("waiting.jpg", PictureState.WAITING)
+        waiting = world.add_indexed("waiting.jpg", PictureState.WAITING)
         pending = world.add_indexed("pending.jpg", PictureState.PENDING)
-        assert world.scanned() == {pending}
+        assert world.scanned() == {pending, waiting}
 
     def test_a_failed_file_that_changed_is_tried_again(self, world):
         path = world.add_indexed("failed.jpg", PictureState.FAILED)

@@ -23,9 +23,14 @@ def program(name: str) -> str:
 class Machine:
     """One user's home: roots, configuration, data, and perhaps a daemon that runs on them."""
 
-    def __init__(self, home: Path, model: str) -> None:
+    def __init__(self, home: Path, checkpoint: Path | None = None) -> None:
+        """:param checkpoint: of an OpenCLIP model; without one, a stub takes OpenCLIP's place."""
         self.home = home
-        self.model = model
+        if checkpoint is None:
+            checkpoint = home / "stub-model"
+            checkpoint.mkdir()
+            (checkpoint / "open_clip_config.json").write_text("{}")
+        self.model = f"local-dir:{checkpoint}"
         self.photos = home / "photos"
         self.photos.mkdir()
         self.process: subprocess.Popen[bytes] | None = None
@@ -34,12 +39,14 @@ class Machine:
             "IMAGEDBD_CONFIG": str(home / "config.toml"),
             "IMAGEDBD_DATA_DIR": str(home / "data"),
             "IMAGEDBD_SOCKET": str(home / "run" / "s.sock"),
-            "IMAGEDBD_MODEL": model,
+            "IMAGEDBD_MODEL": self.model,
             "IMAGEDBD_DTYPE": "fp32",
             "HF_HUB_OFFLINE": "1",
             "NO_COLOR": "1",
             "COLUMNS": "200",
         }
+        if checkpoint.parent == home:
+            self.environment["PYTHONPATH"] = str(Path(__file__).with_name("stub"))
 
     def start(self, *arguments: str, roots: list[Path] | None = None) -> None:
         """Start the daemon and return when it answers."""

@@ -1,4 +1,4 @@
-"""Machines on the small random model: one for each test, or one that a whole file shares."""
+"""Machines: one for each test, or one that a whole file shares; on a stub of OpenCLIP, or on the real one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from machine import Machine
 
 
 @contextmanager
-def _new_machine(checkpoint: Path) -> Iterator[Machine]:
+def _new_machine(checkpoint: Path | None = None) -> Iterator[Machine]:
     # A Unix socket's path is short; pytest's own folders are not.
-    home = Path(tempfile.mkdtemp(prefix="imagedbd-"))
-    machine = Machine(home.resolve(), f"local-dir:{checkpoint}")
+    home = Path(tempfile.mkdtemp(prefix="imagedbd-")).resolve()
+    machine = Machine(home, checkpoint)
     try:
         yield machine
     finally:
@@ -25,13 +25,20 @@ def _new_machine(checkpoint: Path) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def machine(checkpoint: Path) -> Iterator[Machine]:
-    with _new_machine(checkpoint) as machine:
+def machine() -> Iterator[Machine]:
+    with _new_machine() as machine:
         yield machine
 
 
 @pytest.fixture(scope="module")
-def shared_machine(checkpoint: Path) -> Iterator[Machine]:
-    """For tests that leave each other alone: loading a model takes most of a test's time."""
+def shared_machine() -> Iterator[Machine]:
+    """For tests that leave each other alone."""
+    with _new_machine() as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def real_machine(checkpoint: Path) -> Iterator[Machine]:
+    """Shared as well, and with torch and OpenCLIP themselves, on the small random model."""
     with _new_machine(checkpoint) as machine:
         yield machine

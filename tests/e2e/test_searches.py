@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def gallery(shared_machine: Machine) -> Machine:
-    """Six pictures with known metadata, indexed."""
-    machine = shared_machine
+def gallery(real_machine: Machine) -> Machine:
+    """Six pictures with known metadata, indexed by the real model."""
+    machine = real_machine
     rome, oslo = (41.9, 12.5), (59.91, 10.75)
     shots: dict[str, dict[str, Any]] = {
         "rome/a.jpg": {

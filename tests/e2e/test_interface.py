@@ -1,0 +1,121 @@
+"""The HTTP interface as a stranger uses it: every fault has one shape, and none is a 500."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pictures import save
+
+from imagedbd import __version__
+
+if TYPE_CHECKING:
+    from machine import Machine
+
+
+@pytest.fixture(scope="module")
+def served(shared_machine: Machine) -> Machine:
+    save(shared_machine.photos / "a.jpg", 1)
+    shared_machine.start()
+    shared_machine.wait()
+    return shared_machine
+
+
+def connect(machine: Machine) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(30)
+    connection.connect(str(machine.home / "run" / "s.sock"))
+    return connection
+
+
+def ask(machine: Machine, method: str, path: str, body: Any = None) -> tuple[int, Any, Any]:
+    """Status, JSON and headers of one request."""
+    connection = http.client.HTTPConnection("x")
+    connection.sock = connect(machine)
+    payload = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    connection.request(method, path, payload, {"Content-Type": "application/json", "Connection": "close"})
+    with connection.getresponse() as response:
+        return response.status, json.loads(response.read()), response.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nowhere", None, 404),
+        ("DELETE", "/status", None, 405),
+        ("POST", "/search", b"no json", 422),
+        ("POST", "/search", {"limit": 0}, 422),
+        ("POST", "/search", {"limit": 10_001}, 422),
+        ("POST", "/search", {"unknown": 1}, 422),
+        ("POST", "/search", {"min_score": "x"}, 422),
+        ("POST", "/search", b'{"min_score": NaN}', 422),
+        ("POST", "/search", {"where": "iso >"}, 400),
+        ("POST", "/search", {"where": "((((" * 5000}, 422),
+        ("POST", "/search", {"after": "soon"}, 400),
+        ("POST", "/search", {"camera": "a " * 4000}, 400),
+        ("POST", "/search", {"text": " ".join(map(str, range(1000)))}, 400),
+        ("POST", "/search", {"text": "..."}, 400),
+        ("POST", "/search", {"terms": [{"prompt": "  "}]}, 400),
+        ("POST", "/search", {"terms": [{}]}, 400),
+        ("POST", "/search", {"terms": [{"weight": 1}]}, 400),
+        ("POST", "/search", {"terms": [{"data": "é"}]}, 400),
+        ("POST", "/search", {"terms": [{"data": "QUJD"}]}, 400),
+        ("POST", "/search", {"terms": [{"path": "/nowhere.jpg"}]}, 409),
+        ("POST", "/search", {"terms": [{"path": "\ud800"}]}, 422),
+        ("POST", "/search", {"near": {"lat": 91, "lon": 0}}, 422),
+        ("POST", "/show", {"path": "/nowhere.jpg"}, 404),
+        ("POST", "/show", {"path": "relative.jpg"}, 422),
+        ("POST", "/show", {"path": "/a\0b"}, 422),
+        ("POST", "/why", {"path": "/\ud800"}, 422),
+        ("POST", "/scan", {"folder": "/nowhere"}, 400),
+        ("POST", "/wait", {"timeout": -1}, 422),
+        ("POST", "/failures/retry", {"paths": "all"}, 422),
+    ],
+)
+def test_a_bad_request_gets_its_reason_in_one_shape(
+    served: Machine, method: str, path: str, body: Any, status: int
+) -> None:
+    found, answer, _ = ask(served, method, path, body)
+    assert (found, set(answer["error"]) >= {"name", "title", "message"}) == (status, True), answer
+
+
+def test_every_answer_names_the_version(served: Machine) -> None:
+    assert ask(served, "GET", "/status")[2]["X-Imagedbd-Version"] == __version__
+
+
+def test_a_path_of_odd_bytes_travels(served: Machine) -> None:
+    status, answer, _ = ask(served, "POST", "/why", {"path": "/odd\udcff.jpg"})
+    assert (status, answer["path"]) == (200, "/odd\udcff.jpg")
+
+
+def test_a_folder_to_scan_may_be_written_in_any_way(served: Machine) -> None:
+    assert ask(served, "POST", "/scan", {"folder": f"{served.photos}/../photos/"})[0] == 200
+
+
+def test_a_body_that_is_too_long_is_refused_unread(served: Machine) -> None:
+    with connect(served) as connection:
+        head = b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\n"
+        connection.sendall(head)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def test_clients_that_hang_up_or_say_nothing_cost_nobody_else(served: Machine) -> None:
+    silent = [connect(served) for _ in range(20)]
+    for _ in range(50):
+        with connect(served) as connection:
+            connection.sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+    for _ in range(20):
+        with connect(served) as connection:
+            connection.sendall(b"\x16\x03\x01garbage\r\n\r\n")
+    assert ask(served, "GET", "/status")[0] == 200
+    for connection in silent:
+        connection.close()
+    assert "Traceback" not in served.log()
+
+
+def test_a_waiter_gets_the_counts(served: Machine) -> None:
+    status, answer, _ = ask(served, "POST", "/wait", {"timeout": 60})
+    assert (status, answer["indexed"], answer["failed"]) == (200, 1, 0)

@@ -1,0 +1,41 @@
+"""What must be seen with torch and OpenCLIP themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pictures import save
+
+if TYPE_CHECKING:
+    from machine import Machine
+
+
+def test_the_daemon_process_never_loads_torch(real_machine: Machine) -> None:
+    machine = real_machine
+    save(machine.photos / "a.jpg", 1)
+    machine.start()
+    machine.wait()
+    machine.json("search", "--prompt", "a dog")
+    assert machine.process is not None
+    maps = Path(f"/proc/{machine.process.pid}/maps").read_text()
+    assert "libtorch" not in maps
+    assert "lance" in maps
+    assert machine.stop() == 0
+
+
+def test_a_model_that_is_not_on_this_machine_is_named_with_the_two_ways_on(real_machine: Machine) -> None:
+    machine = real_machine
+    machine.environment["IMAGEDBD_MODEL"] = "ViT-B-16/laion2b_s34b_b88k"
+    machine.environment["IMAGEDBD_DATA_DIR"] = str(machine.home / "fresh")
+    machine.environment["HF_HOME"] = str(machine.home / "hub")
+    machine.start()
+    machine.until(lambda: machine.json("status")["model"]["state"] == "unavailable")
+    model = machine.json("status")["model"]
+    assert "not on this machine" in model["reason"]
+    assert "imagedb model pull ViT-B-16/laion2b_s34b_b88k" in model["help"][0]
+    assert "--model demo" in model["help"][1]
+    shown = machine.run("status").stdout
+    assert b"imagedb model pull" in shown
+    assert b"--model demo" in shown
+    assert "Traceback" not in machine.log()

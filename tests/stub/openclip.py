@@ -1,0 +1,51 @@
+"""A model that is a random projection: alike pictures get alike vectors, and it loads in no time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imagedbd.datatypes import ModelInfo, Preprocess
+from imagedbd.errors import ModelUnavailableError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DIMENSION = 64
+SIZE = 64
+
+
+class OpenClip:
+    """Honours :class:`imagedbd.openclip.OpenClip`."""
+
+    def __init__(self, spec: str, device: str = "auto", dtype: str = "auto") -> None:
+        folder = Path(spec.removeprefix("local-dir:"))
+        try:
+            weights = (folder / "open_clip_config.json").read_bytes()
+        except OSError as error:
+            raise ModelUnavailableError(f"{spec} cannot be loaded: {error}") from error
+        self.device, self.dtype = "cpu", "fp32"
+        preprocess = Preprocess(SIZE, SIZE, mean=(0.5,) * 3, std=(0.5,) * 3)
+        self.info = ModelInfo(spec, hashlib.sha256(weights).hexdigest(), DIMENSION, preprocess)
+        self._projection = np.random.default_rng(7).standard_normal((8 * 8 * 3, DIMENSION))
+
+    def embed_pictures(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        blocks = pictures.reshape(len(pictures), 8, 8, 8, 8, 3).mean(axis=(2, 4))
+        return _unit(blocks.reshape(len(pictures), -1) / 255 @ self._projection)
+
+    def embed_prompts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        seeds = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]
+        rows = [np.random.default_rng(list(seed)).standard_normal(DIMENSION) for seed in seeds]
+        return _unit(np.stack(rows))
+
+
+def list_models() -> Iterator[dict[str, Any]]:
+    yield {"spec": "demo", "local": True}
+
+
+def _unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)

@@ -204,7 +204,7 @@ def _read_picture(path: str) -> bytes:
     with open(descriptor, "rb") as file:
         stat = os.fstat(descriptor)
         if not stat_module.S_ISREG(stat.st_mode):
-            raise QueryPictureError(f"{path} is not a regular file.")
+            raise QueryPictureError(f"{path}: not a regular file.")
         if stat.st_size > MAX_PICTURE:
-            raise QueryPictureError(f"{path} is larger than the {MAX_PICTURE >> 20} MiB that can be sent.")
+            raise QueryPictureError(f"{path}: larger than the {MAX_PICTURE >> 20} MiB that can be sent.")
         return file.read()

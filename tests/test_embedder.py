@@ -174,8 +174,16 @@ def test_a_stored_vector_is_openclips_own(
     assert cosine(stored.vector, reference.picture(picture(1))) >= bound(embedder)
 
 
-def test_a_prompt_overtakes_pictures_that_wait(checkpoint: Path) -> None:
-    embedder = EmbedderProcess(f"local-dir:{checkpoint}", device="cpu", dtype="fp32")
+@pytest.fixture
+def stub_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model that loads in no time, for what is not about vectors."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).with_name("stub")))
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    return f"local-dir:{tmp_path}"
+
+
+def test_a_prompt_overtakes_pictures_that_wait(stub_model: str) -> None:
+    embedder = EmbedderProcess(stub_model, device="cpu", dtype="fp32")
     try:
         embedder.load().result(120)
         pixels = np.zeros((64, 64, 3), dtype=np.uint8)
@@ -197,8 +205,8 @@ def test_a_prompt_overtakes_pictures_that_wait(checkpoint: Path) -> None:
         embedder.close()
 
 
-def test_a_model_that_is_killed_comes_back_and_answers(checkpoint: Path) -> None:
-    embedder = EmbedderProcess(f"local-dir:{checkpoint}", device="cpu")
+def test_a_model_that_is_killed_comes_back_and_answers(stub_model: str) -> None:
+    embedder = EmbedderProcess(stub_model, device="cpu")
     try:
         first = embedder.embed_prompts(["a dog"]).result(120)
         assert embedder._child is not None
@@ -208,11 +216,9 @@ def test_a_model_that_is_killed_comes_back_and_answers(checkpoint: Path) -> None
         embedder.close()
 
 
-def test_an_idle_model_leaves_and_is_back_for_the_next_prompt(checkpoint: Path) -> None:
+def test_an_idle_model_leaves_and_is_back_for_the_next_prompt(stub_model: str) -> None:
     ready = []
-    embedder = EmbedderProcess(
-        f"local-dir:{checkpoint}", device="cpu", ttl_s=0.2, on_ready=lambda: ready.append(True)
-    )
+    embedder = EmbedderProcess(stub_model, device="cpu", ttl_s=0.2, on_ready=lambda: ready.append(True))
     try:
         embedder.embed_prompts(["a dog"]).result(120)
         deadline = time.monotonic() + 30
@@ -226,8 +232,8 @@ def test_an_idle_model_leaves_and_is_back_for_the_next_prompt(checkpoint: Path) 
         embedder.close()
 
 
-def test_a_request_that_fails_in_the_model_fails_alone(checkpoint: Path) -> None:
-    embedder = EmbedderProcess(f"local-dir:{checkpoint}", device="cpu")
+def test_a_request_that_fails_in_the_model_fails_alone(stub_model: str) -> None:
+    embedder = EmbedderProcess(stub_model, device="cpu")
     try:
         wrong_size = np.zeros((10, 10, 3), dtype=np.uint8)
         with pytest.raises(EmbedderError):
@@ -252,7 +258,7 @@ def test_a_model_that_cannot_be_had_is_a_state_with_a_reason(
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     embedder = EmbedderProcess(spec, device="cpu")
     try:
-        with pytest.raises(ModelUnavailableError, match="imagedb model pull"):
+        with pytest.raises(ModelUnavailableError, match="--model demo"):
             embedder.load().result(120)
         status = embedder.status()
         assert status.state is ModelState.UNAVAILABLE
@@ -263,14 +269,13 @@ def test_a_model_that_cannot_be_had_is_a_state_with_a_reason(
         embedder.close()
 
 
-def test_other_weights_than_those_of_the_store_are_refused(checkpoint: Path) -> None:
-    spec = f"local-dir:{checkpoint}"
-    first = EmbedderProcess(spec, device="cpu")
+def test_other_weights_than_those_of_the_store_are_refused(stub_model: str) -> None:
+    first = EmbedderProcess(stub_model, device="cpu")
     first.load().result(120)
     info = first.info
     first.close()
     assert info is not None
-    second = EmbedderProcess(spec, device="cpu", expected=replace(info, weights_hash="other"))
+    second = EmbedderProcess(stub_model, device="cpu", expected=replace(info, weights_hash="other"))
     try:
         with pytest.raises(ModelUnavailableError, match="not those"):
             second.load().result(120)

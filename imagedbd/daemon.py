@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -24,8 +23,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from imagedbd import __version__
 from imagedbd.api import create_app
 from imagedbd.client import VERSION_HEADER
-from imagedbd.errors import ConfigError, ImagedbError, LockHeldError
+from imagedbd.errors import ConfigError, ImagedbError
 from imagedbd.library import Library
+from imagedbd.locking import locked, locked_data, prepare_folder
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
@@ -50,10 +50,9 @@ def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> i
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     with ExitStack() as stack:
-        _prepare_folder(settings.data_dir)
-        stack.enter_context(_locked(os.path.join(settings.data_dir, "lock"), settings.data_dir))
-        _prepare_folder(os.path.dirname(settings.socket))
-        stack.enter_context(_locked(f"{settings.socket}.lock", settings.socket))
+        stack.enter_context(locked_data(settings))
+        prepare_folder(os.path.dirname(settings.socket))
+        stack.enter_context(locked(f"{settings.socket}.lock", settings.socket))
         return asyncio.run(_serve(settings, read_settings, stack, pull=_should_pull(pull)))
 
 
@@ -141,35 +140,6 @@ def _peer_uid(connection: socket.socket) -> int:
     size = struct.calcsize("3i")
     _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
     return int(uid)
-
-
-@contextmanager
-def _locked(path: str, what: str) -> Iterator[None]:
-    """Hold an advisory lock for the life of the process; the kernel lets go of it however that ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockHeldError(f"Another imagedbd uses {what}. `imagedb status` talks to it.") from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _prepare_folder(folder: str) -> None:
-    """A new folder is private; one that is there must belong to this user, and to nobody else to write in."""
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        stat = os.lstat(folder)
-    except OSError as error:
-        raise ConfigError(f"The folder {folder} cannot be made: {error.strerror}.") from error
-    if not stat_module.S_ISDIR(stat.st_mode):
-        raise ConfigError(f"{folder} is a symbolic link or no folder; name a real one.")
-    if stat.st_uid != os.geteuid():
-        raise ConfigError(f"The folder {folder} belongs to another user.")
-    if stat.st_mode & 0o022:
-        raise ConfigError(f"Others may write in the folder {folder}; `chmod go-w` it, or name another.")
 
 
 @contextmanager

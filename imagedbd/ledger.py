@@ -191,6 +191,15 @@ class Ledger:
             self._reader.close()
             self._writer.close()
 
+    def check(self) -> None:
+        """Read the whole file.
+
+        :raises StoreUnreadableError: if it is damaged anywhere.
+        """
+        (verdict,) = self._read("PRAGMA quick_check(1)", [])[0]
+        if verdict != "ok":
+            raise StoreUnreadableError(f"The ledger {self.file} is damaged: {verdict}.")
+
     # One path, or a handful of them.
 
     def get(self, path: str) -> LedgerEntry | None:

@@ -72,11 +72,9 @@ class Library:
     def _build(self, settings: Settings, on_crash: Callable[[], object]) -> None:
         os.makedirs(settings.data_dir, mode=0o700, exist_ok=True)
         self._rules = _rules(settings)
-        self._ledger = Ledger(os.path.join(settings.data_dir, "ledger.sqlite3"))
+        self._ledger = Ledger(ledger_file(settings))
         self._closers.callback(self._ledger.close)
-        self._store: Store = open_store(
-            settings.store, os.path.join(settings.data_dir, settings.store), exclusive=True
-        )
+        self._store: Store = open_store(settings.store, store_folder(settings), exclusive=True)
         self._closers.callback(self._store.close)
         reconcile(self._store, self._ledger, thorough=self._note_the_run())
         self._decoder = Decoder(settings.decoders or None, _limits(settings))
@@ -395,6 +393,14 @@ class Wait:
             self._ticket = self._queue.ticket()
             return self._queue.wait_done(self._ticket, 0)
         return True
+
+
+def ledger_file(settings: Settings) -> str:
+    return os.path.join(settings.data_dir, "ledger.sqlite3")
+
+
+def store_folder(settings: Settings) -> str:
+    return os.path.join(settings.data_dir, settings.store)
 
 
 def _rules(settings: Settings) -> Rules:

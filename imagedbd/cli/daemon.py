@@ -126,6 +126,23 @@ def check_config(config: ConfigFile = None) -> None:
     output.say(f"{output.short_path(settings.config_file)}: ok")
 
 
+@app.command(epilog=entry.examples("imagedbd repair", "imagedbd repair --data-dir ~/index"))
+def repair(
+    data_dir: Annotated[
+        str | None, typer.Option("--data-dir", metavar="DIR", help="Where the index is kept.")
+    ] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Check the index while the daemon is down, and set aside what cannot be read, to be built anew."""
+    from imagedbd.config import load_settings
+
+    settings = load_settings({"config_file": config, "data_dir": data_dir})
+    from imagedbd.repair import repair as repair_index
+
+    for finding in repair_index(settings):
+        output.say(finding)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``imagedbd``; the exit code is returned."""
     return entry.run(entry.command_of(app), "imagedbd", arguments)

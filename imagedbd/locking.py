@@ -1,0 +1,63 @@
+"""The folders that the daemon writes in, and the locks that keep a second one out."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat as stat_module
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from imagedbd.errors import ConfigError, LockHeldError
+
+if TYPE_CHECKING:
+    from imagedbd.config import Settings
+
+
+@contextmanager
+def locked_data(settings: Settings) -> Iterator[None]:
+    """Have the data folder to oneself; it is made if it is not there.
+
+    :raises LockHeldError: if a daemon works in it.
+    :raises ConfigError: if it cannot be used.
+    """
+    prepare_folder(settings.data_dir)
+    with locked(os.path.join(settings.data_dir, "lock"), settings.data_dir):
+        yield
+
+
+@contextmanager
+def locked(path: str, what: str) -> Iterator[None]:
+    """Hold an advisory lock; the kernel lets go of it however the process ends.
+
+    :param what: what the lock stands for, as an error names it.
+    :raises LockHeldError: if another process holds it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockHeldError(f"Another imagedbd uses {what}. `imagedb status` talks to it.") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def prepare_folder(folder: str) -> None:
+    """A new folder is private; one that is there must belong to this user, and to nobody else to write in.
+
+    :raises ConfigError: if that is not so, or cannot be.
+    """
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        stat = os.lstat(folder)
+    except OSError as error:
+        raise ConfigError(f"The folder {folder} cannot be made: {error.strerror}.") from error
+    if not stat_module.S_ISDIR(stat.st_mode):
+        raise ConfigError(f"{folder} is a symbolic link or no folder; name a real one.")
+    if stat.st_uid != os.geteuid():
+        raise ConfigError(f"The folder {folder} belongs to another user.")
+    if stat.st_mode & 0o022:
+        raise ConfigError(f"Others may write in the folder {folder}; `chmod go-w` it, or name another.")

@@ -1,0 +1,59 @@
+"""What is damaged is set aside, and the next start builds it anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imagedbd.config import Settings
+from imagedbd.datatypes import Batch, ImageRecord, Metadata, Signature, StoredPicture
+from imagedbd.errors import LockHeldError
+from imagedbd.ledger import Ledger
+from imagedbd.library import ledger_file, store_folder
+from imagedbd.locking import locked_data
+from imagedbd.repair import repair
+from imagedbd.stores import open_store
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """An index of one picture."""
+    settings = Settings(str(tmp_path / "config"), str(tmp_path / "data"), str(tmp_path / "s"))
+    (tmp_path / "data").mkdir(mode=0o700)
+    Ledger(ledger_file(settings)).close()
+    store = open_store("lance", store_folder(settings))
+    record = ImageRecord("a" * 32, "/a", Signature(1, 2, 3, 4, 5), "h", Metadata(), "2026-01-01T00:00:00Z")
+    store.apply(Batch(upserts=(StoredPicture(record),)))
+    store.close()
+    return settings
+
+
+def test_what_is_in_order_stays(settings: Settings) -> None:
+    ledger, store = repair(settings)
+    assert "is in order" in ledger
+    assert "with 1 rows" in store
+
+
+def test_a_damaged_ledger_is_set_aside(settings: Settings) -> None:
+    Path(ledger_file(settings)).write_bytes(b"rubbish" * 2000)
+    ledger, store = repair(settings)
+    assert "set aside" in ledger
+    assert "is in order" in store
+    assert not Path(ledger_file(settings)).exists()
+    assert len(list(Path(settings.data_dir).glob("ledger.sqlite3.damaged-*"))) == 1
+
+
+def test_a_damaged_store_is_set_aside(settings: Settings) -> None:
+    versions = Path(store_folder(settings)).rglob("_versions/*")
+    for file in versions:
+        file.write_bytes(b"\0" * file.stat().st_size)
+    ledger, store = repair(settings)
+    assert "is in order" in ledger
+    assert "set aside" in store
+    assert open_store("lance", store_folder(settings)).count() == 0
+
+
+def test_a_running_daemon_is_left_alone(settings: Settings) -> None:
+    with locked_data(settings), pytest.raises(LockHeldError):
+        repair(settings)

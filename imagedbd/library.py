@@ -317,6 +317,8 @@ class Library:
             return "pending", "It is about to be looked at, or waits until it has settled.", None
         if offline and entry:
             return entry.state, f"What was indexed stays: {offline}", None
+        if entry is None and not os.path.lexists(path):
+            return "missing", "There is no such file, and none is known.", None
         if entry is None and not verdict.ok:
             return "skipped", f"It {verdict.reason}.", verdict.rule
         if entry is None:

@@ -19,11 +19,8 @@ import platformdirs
 
 from imagedbd.errors import ConfigError
 
-DEFAULT_MODELS: Final = {
-    "lance": "ViT-B-16/laion2b_s34b_b88k",
-    "faiss": "ViT-L-14/laion2b_s32b_b82k",
-}
-"""The model that a new store starts with, where none is named."""
+DEFAULT_MODELS: Final = {"lance": "ViT-B-16/laion2b_s34b_b88k"}
+"""The model that a new store of each kind starts with, where none is named."""
 
 MAX_SOCKET_PATH: Final = 107
 """Bytes that fit into ``sockaddr_un.sun_path`` with its closing NUL; see unix(7)."""
@@ -313,7 +310,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "roots": _root_list,
     "data_dir": _path,
     "socket": _path,
-    "store": _choice("lance", "faiss"),
+    "store": _choice("lance"),
     "model": _model,
     "device": _device,
     "dtype": _choice("auto", "fp32", "bf16", "fp16"),

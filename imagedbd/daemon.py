@@ -75,7 +75,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, _reload, library))
     await loop.run_in_executor(None, library.start)
     if pull:
-        threading.Thread(target=_pull_if_missing, args=(library,), name="pull", daemon=True).start()
+        threading.Thread(target=_pull_if_missing, args=(library, stack), name="pull", daemon=True).start()
     log.info("imagedbd %s serves %s", __version__, settings.socket)
     await _Server(library, stop).serve([listener])
     log.info("stopping")
@@ -171,9 +171,13 @@ def _remove_stale_socket(path: str) -> None:
 
 def _reload(library: Library) -> None:
     try:
-        library.reload()
+        changes = library.reload()
     except ImagedbError as error:
         log.error("the old settings stay: %s", error.message)
+    else:
+        log.info("settings read again; changed: %s", ", ".join(changes["changed"]) or "nothing")
+        if changes["needs_restart"]:
+            log.warning("these count from the next start on: %s", ", ".join(changes["needs_restart"]))
 
 
 def _should_pull(wanted: bool | None) -> bool:  # noqa: FBT001 - a flag's value, handed on
@@ -183,7 +187,7 @@ def _should_pull(wanted: bool | None) -> bool:  # noqa: FBT001 - a flag's value,
     return sys.stderr.isatty() and not by_systemd
 
 
-def _pull_if_missing(library: Library) -> None:
+def _pull_if_missing(library: Library, stack: ExitStack) -> None:
     """Download what the first load did not find, with a progress bar, while everything else goes on."""
     try:
         library.load_model().result()
@@ -195,8 +199,9 @@ def _pull_if_missing(library: Library) -> None:
         return
     log.info("downloading the model %s", spec)
     command = [sys.executable, "-m", "imagedbd.embedder_worker", "pull", spec]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-    if done.returncode == 0:
+    download = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    stack.callback(download.kill)
+    if download.wait() == 0:
         # What still fails is in the status, with its reason, as any model that cannot be had.
         with contextlib.suppress(ImagedbError):
             library.load_model().result()

@@ -287,7 +287,7 @@ class EmbedderProcess:
     def _unavailable(self, reason: str) -> ModelUnavailableError:
         self._failures += 1
         self._retry_at = time.monotonic() + RETRY_S[min(self._failures, len(RETRY_S)) - 1]
-        ways = _ways_on(self._spec, bound=self._expected is not None)
+        ways = _ways_on(self._spec)
         self._status = ModelStatus(self._spec, ModelState.UNAVAILABLE, reason, ways)
         log.warning("model %s unavailable: %s", self._spec, reason)
         return ModelUnavailableError(f"{reason} Two ways on: {ways[0]}, or {ways[1]}.")
@@ -318,9 +318,9 @@ def _stopping() -> EmbedderError:
     return EmbedderError("The daemon is stopping.")
 
 
-def _ways_on(spec: str, *, bound: bool) -> tuple[str, str]:
-    """What helps where the weights are missing; a store keeps to its model, so a demo needs another one."""
-    demo = "`imagedbd run --model demo`" + (" with another --data-dir" if bound else "")
+def _ways_on(spec: str) -> tuple[str, str]:
+    """What helps where the weights are missing; a store keeps to its model, so the demo needs another one."""
+    demo = "for drawings alone, `imagedbd run --model demo` with a --data-dir of its own"
     if spec.startswith("local-dir:"):
         return f"put an OpenCLIP checkpoint into {spec.removeprefix('local-dir:')}", demo
     return f"`imagedb model pull {spec}`", demo

@@ -72,6 +72,9 @@ def serve(connection: Connection, spec: str, device: str, dtype: str) -> None:
 
 def pull(spec: str) -> int:
     """Download what the model needs, with OpenCLIP's own progress bar, and see that it loads."""
+    # The hub's client tells each of its retries twice; what matters comes back as the reason.
+    for name in ("huggingface_hub", "open_clip", "root"):
+        logging.getLogger(None if name == "root" else name).setLevel(logging.CRITICAL)
     from imagedbd.openclip import OpenClip
 
     try:

@@ -176,6 +176,7 @@ class Indexer:
         self._generation = 0
         self._refusals = 0
         self._untidy = False
+        self._told = False
         self._look_for_model_at: float | None = None
         self._progress: deque[tuple[float, int]] = deque(maxlen=1000)
         self._trouble: str | None = None
@@ -285,10 +286,24 @@ class Indexer:
             return
         self._untidy = False
         try:
+            self._tell_once()
             self._ledger.expire_kept(time.time())
             self._store.maintain(idle=True)
         except StoreError as error:
             log.warning("tidying up failed and is tried again later: %s", error.message)
+
+    def _tell_once(self) -> None:
+        """One line when the index has first caught up; an idle daemon logs nothing."""
+        if self._told:
+            return
+        self._told = True
+        counts = self._ledger.counts()
+        log.info(
+            "up to date: %d pictures indexed, %d waiting for the model, %d failed",
+            counts[PictureState.INDEXED],
+            counts[PictureState.WAITING],
+            counts[PictureState.FAILED],
+        )
 
     # From paths to jobs.
 

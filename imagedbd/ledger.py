@@ -87,7 +87,8 @@ CREATE INDEX kept_until ON kept_vectors (kept_until);
 CREATE TABLE places (
     folder BLOB PRIMARY KEY,
     device NOT NULL,
-    file_system NOT NULL
+    file_system NOT NULL,
+    inode NOT NULL
 ) WITHOUT ROWID;
 """
 
@@ -149,7 +150,7 @@ class KeptVector:
 
 @dataclass(frozen=True, slots=True)
 class PlaceIdentity:
-    """Which file system lies at a root or at a mount point below one.
+    """Which folder, of which file system, lies at a root or at a mount point below one.
 
     :param device: ``st_dev``, which may change with a reboot or a cable.
     :param file_system: ``f_fsid`` of ``statvfs``, for most file systems made of their UUID; 0 if unknown.
@@ -157,6 +158,7 @@ class PlaceIdentity:
 
     device: int
     file_system: int
+    inode: int
 
 
 class Ledger:
@@ -385,21 +387,26 @@ class Ledger:
 
     def root_seen(self, folder: str) -> PlaceIdentity | None:
         """What was remembered of a root, or of a mount point below one."""
-        sql = "SELECT device, file_system FROM places WHERE folder = ?"
+        sql = "SELECT device, file_system, inode FROM places WHERE folder = ?"
         rows = self._read(sql, [_folder_key(folder)])
-        return PlaceIdentity(int(rows[0][0]), int(rows[0][1])) if rows else None
+        return PlaceIdentity(*map(int, rows[0])) if rows else None
 
     def places_under(self, folder: str) -> dict[str, PlaceIdentity]:
         """What was remembered of mount points anywhere below this folder, without the folder itself."""
-        sql = "SELECT folder, device, file_system FROM places WHERE folder >= ? AND folder < ?"
+        sql = "SELECT folder, device, file_system, inode FROM places WHERE folder >= ? AND folder < ?"
         rows = self._read(sql, _range_below(folder))
-        return {os.fsdecode(place): PlaceIdentity(int(dev), int(fsid)) for place, dev, fsid in rows}
+        return {os.fsdecode(place): PlaceIdentity(*map(int, identity)) for place, *identity in rows}
 
     def remember_root(self, folder: str, identity: PlaceIdentity) -> None:
         with self._writing() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO places VALUES (?, ?, ?)",
-                (_folder_key(folder), _sqlite_int(identity.device), _sqlite_int(identity.file_system)),
+                "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?)",
+                (
+                    _folder_key(folder),
+                    _sqlite_int(identity.device),
+                    _sqlite_int(identity.file_system),
+                    _sqlite_int(identity.inode),
+                ),
             )
 
     def forget_root(self, folder: str) -> None:

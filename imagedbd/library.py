@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
     from imagedbd.config import Settings
     from imagedbd.datatypes import LedgerEntry, RootStatus, Store
+
+log = logging.getLogger(__name__)
 
 LIVE_SETTINGS: Final = frozenset({"roots", "ignore"})
 """Settings that a reload applies at once."""
@@ -124,9 +127,25 @@ class Library:
         if self._embedder.info is None or self._ledger.counts()[PictureState.WAITING]:
             first_load = self._embedder.load()
             self._indexer.wait_for_model(first_load)
+        self._log_what_is_odd()
         self._watcher.start()
         self._scanner.start()
         self._indexer.start()
+
+    def _log_what_is_odd(self) -> None:
+        """What a user should know who looks at the terminal only."""
+        if not self._rules.roots:
+            log.warning("there is no folder to watch yet: `imagedb root add DIR`")
+        for root in self._scanner.roots_status():
+            if root.state is RootState.OFFLINE:
+                log.warning("%s is offline: %s", root.path, root.reason)
+        bound = self._store.model
+        if bound and bound.spec != self._settings.model:
+            log.warning(
+                "the index holds vectors of %s and goes on with it; %s needs another --data-dir",
+                bound.spec,
+                self._settings.model,
+            )
 
     def begin_close(self) -> None:
         """From now on, who waits is told that the daemon stops."""
@@ -311,24 +330,43 @@ class Library:
         return "idle", "Watching for changes."
 
     def _explain(self, path: str, entry: LedgerEntry | None) -> tuple[str, str, str | None]:
-        offline = RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path)
-        verdict = self._rules.explain(path)
+        """State, reason and rule."""
         if path in self._queue:
             return "pending", "It is about to be looked at, or waits until it has settled.", None
-        if offline and entry:
-            return entry.state, f"What was indexed stays: {offline}", None
-        if entry is None and not os.path.lexists(path):
-            return "missing", "There is no such file, and none is known.", None
-        if entry is None and not verdict.ok:
-            return "skipped", f"It {verdict.reason}.", verdict.rule
         if entry is None:
-            return "unknown", "Neither an event nor a scan has met it yet; try `imagedb scan`.", None
+            return self._explain_unknown(path)
+        offline = RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path)
+        if offline:
+            return entry.state, f"What was indexed stays: {offline}", None
         if entry.state is PictureState.FAILED:
             return "failed", entry.reason or "It could not be read.", None
         if entry.state is PictureState.WAITING:
             reason = self._embedder.status().reason or "It is loading."
             return "waiting", f"Its metadata is searchable; its vector waits for the model. {reason}", None
+        verdict = self._rules.explain(path)
         return entry.state, "It is in the index." if verdict.ok else f"It {verdict.reason}.", verdict.rule
+
+    def _explain_unknown(self, path: str) -> tuple[str, str, str | None]:
+        if os.path.isdir(path) and not os.path.islink(path):
+            return self._explain_folder(path)
+        if not os.path.lexists(path):
+            return "missing", "There is no such file, and none is known.", None
+        verdict = self._rules.explain(path)
+        if not verdict.ok:
+            return "skipped", f"It {verdict.reason}.", verdict.rule
+        return "unknown", "Neither an event nor a scan has met it yet; try `imagedb scan`.", None
+
+    def _explain_folder(self, path: str) -> tuple[str, str, str | None]:
+        verdict = self._rules.explain(path)
+        if not verdict.ok:
+            return "skipped", f"It is a folder that {verdict.reason}.", verdict.rule
+        counts = self._ledger.counts(path)
+        told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        return (
+            "folder",
+            f"It is a folder that is watched. Files in it and below: {told or 'no pictures'}.",
+            None,
+        )
 
     def _roots_status(self) -> list[RootStatus]:
         """What the scanner says of each root, or of one that is in order, what its watch lacks."""

@@ -42,7 +42,7 @@ class RootGuard:
             return str(error)
         except OSError as error:
             return f"cannot be read: {error.strerror}"
-        if empty and self._ledger.holds_any(place):
+        if empty and not self._is_the_very_folder(place, identity) and self._ledger.holds_any(place):
             return "is empty, and was not before"
         if not self._is_familiar(place, identity):
             return "lies on another file system than before"
@@ -78,6 +78,14 @@ class RootGuard:
         if identity != self._ledger.root_seen(place):
             self._ledger.remember_root(place, identity)
 
+    def _is_the_very_folder(self, place: str, identity: PlaceIdentity) -> bool:
+        """Whether this is the folder that was seen before: then what is not in it was taken out of it.
+
+        An empty mount point, or a folder made anew, is another one.
+        """
+        known = self._ledger.root_seen(place)
+        return known is not None and _same_file_system(known, identity) and known.inode == identity.inode
+
     def _is_familiar(self, place: str, identity: PlaceIdentity) -> bool:
         """Whether this is the file system of before, or at least holds what it held.
 
@@ -102,7 +110,7 @@ def _identity(place: str) -> PlaceIdentity:
         raise _NotAFolderError("has become a symbolic link")
     if not stat_module.S_ISDIR(stat.st_mode):
         raise _NotAFolderError("is no folder any more")
-    return PlaceIdentity(stat.st_dev, os.statvfs(place).f_fsid)
+    return PlaceIdentity(stat.st_dev, os.statvfs(place).f_fsid, stat.st_ino)
 
 
 def _same_file_system(known: PlaceIdentity, now: PlaceIdentity) -> bool:

@@ -92,6 +92,8 @@ class Searcher:
             raise UsageError(f"The limit must be between 1 and {MAX_LIMIT}, not {query.limit}.")
         notes: list[str] = []
         words = query_words(query.text or "")
+        if query.min_score is not None and not query.terms:
+            raise UsageError("A lowest similarity needs a prompt or a picture to be similar to.")
         if query.text is not None and not words:
             raise UsageError(f"There is no word in {query.text!r} to look for.")
         if len(words) > MAX_WORDS:

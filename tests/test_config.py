@@ -61,7 +61,7 @@ def test_a_variable_may_name_several_roots(env: dict[str, str]) -> None:
         ("quite_something = 1", "There are: roots"),
         ("roots = 7", "line 1: roots: expected a list"),
         ("model = 'ViT-B-16'", "ARCHITECTURE/TAG"),
-        ("store = 'sqlite'", "is not one of lance, faiss"),
+        ("store = 'sqlite'", "is not one of lance"),
         ("device = 'gpu'", "is not a device"),
         ("max_file_size = 'big'", "is not a size"),
         ("decoders = -1", "is not a whole number"),

@@ -281,7 +281,7 @@ class TestKnownContents:
 
 class TestPlaces:
     def test_are_remembered_until_their_root_is_forgotten(self, ledger):
-        own, inner = PlaceIdentity(2**64 - 1, 7), PlaceIdentity(1, 2**63)
+        own, inner = PlaceIdentity(2**64 - 1, 7, 2), PlaceIdentity(1, 2**63, 2**64 - 1)
         ledger.remember_root("/r", own)
         ledger.remember_root("/r/disk", inner)
         assert ledger.root_seen("/r") == own

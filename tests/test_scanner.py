@@ -293,9 +293,10 @@ class TestOfflineRoots:
         assert list(report.offline) == [str(world.root)]
         assert "No such file" in report.offline[str(world.root)]
 
-    def test_a_root_that_is_empty_and_was_not_loses_nothing(self, world):
+    def test_a_root_that_is_another_folder_and_empty_loses_nothing(self, world):
         world.add_indexed("a.jpg")
-        shutil.rmtree(world.root)
+        world.scan()
+        world.root.rename(world.base / "kept, so that its inode is not given again")
         world.root.mkdir()
         (world.root / ".directory").touch()
         assert world.scanned() == set()
@@ -303,6 +304,14 @@ class TestOfflineRoots:
         assert status.state is RootState.OFFLINE
         assert status.reason == "It is empty, and was not before."
         assert status.indexed == 1
+
+    def test_a_root_whose_last_picture_was_deleted_is_emptied_and_not_offline(self, world):
+        gone = world.add_indexed("a.jpg")
+        world.scan()
+        os.unlink(gone)
+        assert world.scanned() == {gone}
+        (status,) = world.scanner.roots_status()
+        assert status.state is RootState.ONLINE
 
     def test_a_root_that_became_a_link_or_a_file_loses_nothing(self, world):
         world.add_indexed("a.jpg")
@@ -318,7 +327,7 @@ class TestOfflineRoots:
         gone = world.add_indexed("a.jpg")
         os.unlink(gone)
         world.add("b.jpg")
-        world.ledger.remember_root(str(world.root), PlaceIdentity(12345, 67890))
+        world.ledger.remember_root(str(world.root), PlaceIdentity(12345, 67890, 2))
         assert world.scanned() == set()
         (status,) = world.scanner.roots_status()
         assert status.reason == "It lies on another file system than before."
@@ -328,7 +337,7 @@ class TestOfflineRoots:
         world.add_indexed("b.jpg")
         gone = world.add_indexed("c.jpg")
         os.unlink(gone)
-        world.ledger.remember_root(str(world.root), PlaceIdentity(12345, 67890))
+        world.ledger.remember_root(str(world.root), PlaceIdentity(12345, 67890, 2))
         assert world.scanned() == {gone}
         assert world.ledger.root_seen(str(world.root)).device == os.lstat(world.root).st_dev
 

@@ -142,6 +142,11 @@ def test_the_lowest_similarity_drops_what_has_none(searcher: Searcher) -> None:
     assert names(searcher, query) == ["1"]
 
 
+def test_a_lowest_similarity_needs_something_to_be_similar_to(searcher: Searcher) -> None:
+    with pytest.raises(UsageError, match="prompt or a picture"):
+        searcher.search(Query(text="dog", min_score=0.5))
+
+
 def test_a_query_of_conditions_lists_the_newest_first(searcher: Searcher) -> None:
     assert names(searcher, Query(condition=Compare("taken_at", ">=", "2001"))) == ["3", "2", "1"]
     assert names(searcher, Query()) == ["3", "2", "1", "0", "waiting"]

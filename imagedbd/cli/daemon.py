@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import os
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
 from imagedbd import __version__
 from imagedbd.cli import entry, output
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from imagedbd.errors import ConfigError
 
 app = typer.Typer(
     name="imagedbd",
@@ -58,7 +58,7 @@ def run(  # noqa: PLR0917 - typer gives them by name; each is an option
         ),
     ] = None,
     store: Annotated[
-        str | None, typer.Option("--store", metavar="lance|faiss", help="Which store holds the index.")
+        str | None, typer.Option("--store", metavar="lance", help="Which store holds the index.")
     ] = None,
     model: Annotated[
         str | None,
@@ -123,7 +123,12 @@ def check_config(config: ConfigFile = None) -> None:
     from imagedbd.config import load_settings
 
     settings = load_settings({"config_file": config})
-    output.say(f"{output.short_path(settings.config_file)}: ok")
+    there = os.path.exists(settings.config_file)
+    if config is not None and not there:
+        raise ConfigError(f"There is no file {config}.")
+    output.say(
+        f"{output.short_path(settings.config_file)}: {'ok' if there else 'not there, the defaults hold'}"
+    )
 
 
 @app.command(epilog=entry.examples("imagedbd repair", "imagedbd repair --data-dir ~/index"))
@@ -133,7 +138,7 @@ def repair(
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Check the index while the daemon is down, and set aside what cannot be read, to be built anew."""
+    """Set aside what cannot be read of the index, to be built anew."""
     from imagedbd.config import load_settings
 
     settings = load_settings({"config_file": config, "data_dir": data_dir})

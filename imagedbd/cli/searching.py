@@ -26,14 +26,14 @@ app = typer.Typer()
         "imagedb search holiday.jpg -n 5",
         "imagedb search --text 'Nikon lisbon' --after 2024-05",
         "imagedb search beach --not people --where 'iso < 400 AND width > 1024'",
-        "imagedb search --near 38.71,-9.14,25 -0 | xargs -0 cp -t ~/Lisbon",
+        "imagedb search --near 38.71,-9.14,25 -n 1000 -0 | xargs -0 cp -t ~/Lisbon",
         "curl -s https://example.org/cat.jpg | imagedb search --image -",
     )
 )
 def search(  # noqa: PLR0917 - typer gives them by name; each is an option
     context: typer.Context,
-    bare: Annotated[
-        str | None,
+    bare_words: Annotated[
+        list[str] | None,
         typer.Argument(
             metavar="QUERY",
             show_default=False,
@@ -93,6 +93,7 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
     the metadata (captions, keywords, names, cameras). A query of conditions only lists what meets them,
     newest first.
     """
+    bare = " ".join(bare_words) if bare_words else None
     form = output.chosen_form(as_json=as_json, jsonl=jsonl, paths=paths, nul=nul)
     if sort not in {"score", "date"}:
         raise UsageError(f"--sort is score or date, not {sort!r}.")
@@ -106,6 +107,8 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
     target = target_of(context)
     answer = target.client.search(terms, text=words, limit=limit, min_score=min_score, sort=sort, **narrowing)
     _answer(target, answer, form)
+    if not terms and len(answer["hits"]) == limit:
+        output.note(f"These are the first {limit}; there may be more: -n sets how many, at most.")
 
 
 @app.command(

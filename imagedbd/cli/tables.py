@@ -28,7 +28,7 @@ _SCORE: Final = Column("score", right=True, style="cyan")
 _PATH: Final = Column("picture")
 _DATE: Final = Column("taken", room=56)
 _SIZE: Final = Column("size", room=72, right=True)
-_CAMERA: Final = Column("camera", room=100)
+_CAMERA: Final = Column("camera", room=80)
 
 
 def print_hits(hits: Sequence[Mapping[str, Any]]) -> None:

@@ -158,3 +158,13 @@ def test_a_picture_moves_between_roots_without_embedding(corner: Corner) -> None
     corner.machine.until(lambda: str(target) in {row["path"] for row in corner.machine.json("list")})
     corner.machine.until(lambda: corner.listed() == {"trip/two.png", "trip/three.webp"})
     assert corner.embedded() == 3
+
+
+def test_the_last_picture_of_a_root_is_forgotten_like_any_other(alive: Machine) -> None:
+    other = alive.home / "other"
+    shutil.rmtree(other)
+    other.mkdir()
+    save(other / "last.jpg", 99)
+    alive.until(lambda: str(other / "last.jpg") in {row["path"] for row in alive.json("list")})
+    os.remove(other / "last.jpg")
+    alive.until(lambda: not any(row["path"].startswith(str(other)) for row in alive.json("list")))

@@ -89,6 +89,16 @@ def test_metadata_words_must_all_be_there_whatever_their_case_and_accents(galler
     assert gallery.run("search", "--text", "nikon cafe").returncode == 1
 
 
+def test_words_need_no_quotes(gallery: Machine) -> None:
+    assert gallery.json("search", "by", "the", "harbour") == gallery.json("search", "by the harbour")
+
+
+def test_a_list_that_is_cut_says_so(gallery: Machine) -> None:
+    done = gallery.run("search", "--text", "nikon", "-n", "1", "--paths")
+    assert done.stdout.count(b"\n") == 1
+    assert b"-n" in done.stderr
+
+
 def test_a_bare_query_fuses_prompt_and_metadata(gallery: Machine) -> None:
     hits = gallery.json("search", "harbour")
     assert names(hits)[0] == "d.jpg"

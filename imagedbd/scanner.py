@@ -88,7 +88,6 @@ class Scanner:
         self._scan_lock = threading.Lock()
         self._scanning: str | None = None
         self._unreadable: dict[str, str] = {}
-        self._last_report: ScanReport | None = None
 
     def start(self) -> None:
         """Start the thread, with a scan of everything. To be called once."""
@@ -131,11 +130,6 @@ class Scanner:
             self._changed.wait_for(lambda: self._stopping.is_set() or self._scanned >= ticket, timeout)
             return self._scanned >= ticket
 
-    @property
-    def last_report(self) -> ScanReport | None:
-        """Of the last scan that was completed."""
-        return self._last_report
-
     def scan(self, folder: str = EVERYTHING) -> ScanReport:
         """Scan this folder with all below, here and now.
 
@@ -147,8 +141,7 @@ class Scanner:
             report = scan.run(folder)
             kept = {p: reason for p, reason in self._unreadable.items() if not is_within(p, folder)}
             self._unreadable = kept | report.unreadable
-            self._last_report = report
-            return report
+        return report
 
     def roots_status(self) -> list[RootStatus]:
         """Each root as it stands now. Looks at the disk, a few system calls a root."""

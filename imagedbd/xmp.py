@@ -80,6 +80,7 @@ def _parse(packet: bytes | str | None) -> Element | None:
         return None
     padding = b"\0 \t\r\n" if isinstance(packet, bytes) else "\0 \t\r\n"
     try:
+        # Bytes are taken as well as text, whatever the stub says.
         root: Element = fromstring(packet.strip(padding), forbid_dtd=True)  # type: ignore[arg-type]
     except (ParseError, DefusedXmlException, LookupError, ValueError, RecursionError):
         return None  # LookupError: it names an encoding that is none

@@ -59,7 +59,7 @@ def scene(width: int = 96, height: int = 64) -> Image.Image:
     return image
 
 
-def saved(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:  # noqa: A002
+def saved(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:  # noqa: A002 - Pillow calls it so
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()

@@ -14,6 +14,7 @@ import pytest
 from conftest import make_checkpoint
 from pictures import encoded, picture
 from PIL import Image, ImageOps
+from reference import Reference, cosine
 
 from imagedbd.datatypes import (
     Batch,
@@ -32,8 +33,6 @@ from imagedbd.errors import EmbedderError, ModelUnavailableError
 from imagedbd.stores import open_store
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from imagedbd.datatypes import Pixels
 
 EXACT = 0.9999
@@ -41,33 +40,6 @@ EXACT = 0.9999
 CLOSE = 0.9995
 """What draft-mode JPEG and bf16 must reach. A mirrored picture must not, or the bound says nothing."""
 PROMPTS = ["a red car", "two dogs on a beach at sunset", "snow"]
-
-
-class Reference:
-    """OpenCLIP as its own documentation uses it."""
-
-    def __init__(self, folder: Path) -> None:
-        import open_clip
-        import torch
-
-        self._torch = torch
-        name = f"local-dir:{folder}"
-        model, _, preprocess = open_clip.create_model_and_transforms(name)
-        self._model, self._preprocess = model.eval(), preprocess
-        self._tokenizer = open_clip.get_tokenizer(name)
-
-    def picture(self, image: Image.Image) -> NDArray[np.float32]:
-        with self._torch.inference_mode():
-            batch = self._preprocess(image).unsqueeze(0)
-            vector: NDArray[np.float32] = self._model.encode_image(batch, normalize=True)[0].numpy()
-        return vector
-
-    def prompts(self, texts: list[str]) -> NDArray[np.float32]:
-        with self._torch.inference_mode():
-            rows: NDArray[np.float32] = self._model.encode_text(
-                self._tokenizer(texts), normalize=True
-            ).numpy()
-        return rows
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +64,6 @@ def embedder(request: pytest.FixtureRequest, model_folder: Path) -> Iterator[Emb
     embedder.load().result(120)
     yield embedder
     embedder.close()
-
-
-def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    wide = one.astype(np.float64), other.astype(np.float64)
-    return float(wide[0] @ wide[1] / np.linalg.norm(wide[0]) / np.linalg.norm(wide[1]))
 
 
 def pixels_of(embedder: EmbedderProcess, data: bytes) -> Pixels:

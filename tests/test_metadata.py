@@ -35,7 +35,7 @@ def metadata_of(data: bytes) -> Metadata:
     return decode_bytes(data, None, Limits())[1]
 
 
-def saved(format: str = "JPEG", image: Image.Image = PICTURE, **options: Any) -> bytes:  # noqa: A002
+def saved(format: str = "JPEG", image: Image.Image = PICTURE, **options: Any) -> bytes:  # noqa: A002 - Pillow calls it so
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()

@@ -38,7 +38,6 @@ class Tone(Enum):
     DETAIL = "detail"
     PANE = "pane"
     INK = "ink"
-    HALO = "halo"
 
 
 @dataclass(frozen=True)

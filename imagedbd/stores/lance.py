@@ -475,6 +475,7 @@ def _filtered(query: Any, condition: Condition | None, **how: bool) -> Any:
 
 
 def _all_of_them(words: Sequence[str]) -> Any:
+    # A pydantic dataclass, whose fields mypy does not see.
     return MatchQuery(" ".join(words), "text", fuzziness=0, operator=FullTextOperator.AND)  # type: ignore[call-arg]
 
 

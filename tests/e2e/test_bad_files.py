@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import struct
 import zlib
 from typing import TYPE_CHECKING
 
+import pytest
 from pictures import encoded, save
 
 if TYPE_CHECKING:
@@ -65,6 +67,28 @@ def test_bad_files_are_reported_and_everything_else_is_indexed(machine: Machine)
         answer = machine.json("why", str(machine.photos / name))
         assert answer["state"] == "skipped"
         assert answer["reason"]
+
+
+def test_what_has_no_pictures_suffix_is_skipped_and_explained(machine: Machine) -> None:
+    save(machine.photos / "picture.txt", 1, format="JPEG")
+    machine.start()
+    machine.wait()
+    assert machine.listed() == set()
+    answer = machine.json("why", str(machine.photos / "picture.txt"))
+    assert answer["state"] == "skipped"
+    assert "suffix" in answer["reason"]
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv of util-linux is not there")
+def test_a_file_that_may_not_be_read_is_reported(machine: Machine) -> None:
+    save(machine.photos / "secret.jpg", 1).chmod(0)
+    save(machine.photos / "public.jpg", 2)
+    machine.start(obedient=True)
+    machine.wait()
+    (failure,) = machine.json("failures")
+    assert failure["path"].endswith("/secret.jpg")
+    assert "permission" in failure["reason"].lower()
+    assert machine.listed() == {"photos/public.jpg"}
 
 
 def test_hostile_names_come_out_whole_in_every_form(machine: Machine) -> None:

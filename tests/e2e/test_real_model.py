@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pictures import save
+from PIL import Image, ImageOps
+from reference import Reference, cosine
+
+from imagedbd.stores import open_store
 
 if TYPE_CHECKING:
     from machine import Machine
@@ -22,6 +26,26 @@ def test_the_daemon_process_never_loads_torch(real_machine: Machine) -> None:
     assert "libtorch" not in maps
     assert "lance" in maps
     assert machine.stop() == 0
+
+
+def test_what_the_daemon_has_stored_is_openclips_own(real_machine: Machine, checkpoint: Path) -> None:
+    machine = real_machine
+    for number in range(3):
+        save(machine.photos / f"{number}.png", number, size=(300 + number, 200))
+    machine.start()
+    machine.wait()
+    ids = {row["path"]: row["id"] for row in machine.json("list")}
+    assert machine.stop() == 0
+    reference = Reference(checkpoint)
+    store = open_store("lance", str(machine.home / "data" / "lance"))
+    for number in range(3):
+        path = machine.photos / f"{number}.png"
+        (row,) = store.get([ids[str(path)]])
+        assert row.vector is not None
+        with Image.open(path) as image:
+            assert cosine(row.vector, reference.picture(image)) >= 0.9999
+            assert cosine(row.vector, reference.picture(ImageOps.mirror(image))) < 0.9999
+    store.close()
 
 
 def test_a_model_that_is_not_on_this_machine_is_named_with_the_two_ways_on(real_machine: Machine) -> None:

@@ -190,7 +190,7 @@ def _should_pull(wanted: bool | None) -> bool:  # noqa: FBT001 - a flag's value,
 def _pull_if_missing(library: Library, stack: ExitStack) -> None:
     """Download what the first load did not find, with a progress bar, while everything else goes on."""
     try:
-        library.load_model().result()
+        library.first_load().result()
     except ImagedbError:
         spec = library.model_to_pull()
     else:

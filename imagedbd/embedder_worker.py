@@ -72,9 +72,6 @@ def serve(connection: Connection, spec: str, device: str, dtype: str) -> None:
 
 def pull(spec: str) -> int:
     """Download what the model needs, with OpenCLIP's own progress bar, and see that it loads."""
-    # The hub's client tells each of its retries twice; what matters comes back as the reason.
-    for name in ("huggingface_hub", "open_clip", "root"):
-        logging.getLogger(None if name == "root" else name).setLevel(logging.CRITICAL)
     from imagedbd.openclip import OpenClip
 
     try:
@@ -116,12 +113,12 @@ def _answer(model: OpenClip, request: EmbedPrompts | EmbedPictures) -> Vectors |
 
 
 def main(arguments: list[str]) -> int:
+    # What libraries would log of a model that cannot be had, retry by retry, comes back as one reason.
+    logging.disable(logging.CRITICAL)
     match arguments:
         case ["serve", fd, spec, device, dtype]:
             # The daemon decides when to stop; a Ctrl-C at the terminal reaches its whole process group.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            # What a library would log of a model that is not there comes back as the refusal's reason.
-            logging.disable(logging.CRITICAL)
             serve(Connection(int(fd)), spec, device, dtype)
             return 0
         case ["pull", spec]:

@@ -1,6 +1,6 @@
 """The open index: every room built and joined, and the operations that the daemon offers.
 
-:meth:`Library.open` is the one place where rooms meet each other; closing goes in reverse order.
+Building a :class:`Library` is the one place where rooms meet each other; closing goes in reverse order.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LIVE_SETTINGS: Final = frozenset({"roots", "ignore"})
 
 
 class Library:
-    """An index in work. Made by :meth:`open`; every public method may be called from any thread."""
+    """An index in work, in a data folder that is locked; any thread may call any public method."""
 
     def __init__(
         self, settings: Settings, read_settings: Callable[[], Settings], on_crash: Callable[[], object]
@@ -66,6 +66,7 @@ class Library:
         self._started = time.monotonic()
         self._closing = False
         self._roots_are_wanted = bool(settings.roots)
+        self._first_load: Future[Any] | None = None
         self._closers = ExitStack()
         with ExitStack() as undo:
             undo.callback(self._closers.close)
@@ -73,7 +74,6 @@ class Library:
             undo.pop_all()
 
     def _build(self, settings: Settings, on_crash: Callable[[], object]) -> None:
-        os.makedirs(settings.data_dir, mode=0o700, exist_ok=True)
         self._rules = _rules(settings)
         self._ledger = Ledger(ledger_file(settings))
         self._closers.callback(self._ledger.close)
@@ -125,8 +125,8 @@ class Library:
     def start(self) -> None:
         """Watch first, then scan: nothing that changes in between is missed by both."""
         if self._embedder.info is None or self._ledger.counts()[PictureState.WAITING]:
-            first_load = self._embedder.load()
-            self._indexer.wait_for_model(first_load)
+            self._first_load = self._embedder.load()
+            self._indexer.wait_for_model(self._first_load)
         self._log_what_is_odd()
         self._watcher.start()
         self._scanner.start()
@@ -264,6 +264,10 @@ class Library:
         The future raises :class:`ModelUnavailableError` if it still is.
         """
         return self._embedder.load()
+
+    def first_load(self) -> Future[Any]:
+        """The load that the start asked for, or one that is asked for now; as :meth:`load_model`."""
+        return self._first_load or self._embedder.load()
 
     def model_to_pull(self) -> str | None:
         """The model to download: one that is not on this machine, and that somebody publishes."""

@@ -98,14 +98,21 @@ def test_who_waits_when_the_daemon_stops_is_told_so(machine: Machine) -> None:
     machine.environment["IMAGEDBD_SETTLE"] = machine.environment["IMAGEDBD_SETTLE_MAX"] = "60"
     machine.start()
     save(machine.photos / "a.jpg", 1)
-    with subprocess.Popen(
-        [program("imagedb"), "wait"], env=machine.environment, stderr=subprocess.PIPE
-    ) as waiting:
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.settimeout(30)
+        waiting.connect(str(machine.home / "run" / "s.sock"))
+        waiting.sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n")
+        waiting.sendall(b"Content-Type: application/json\r\n\r\n{}")
+        # Connections are served in their order: once these are answered, the wait has begun.
         machine.until(lambda: machine.json("status")["pending"] == 1)
+        machine.json("status")
         assert machine.stop() == 0
-        _, words = waiting.communicate(timeout=20)
-    assert waiting.returncode == 69
-    assert b"stopping" in words
+        answer = b""
+        while chunk := waiting.recv(65536):
+            answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b" 503 " in head.splitlines()[0]
+    assert json.loads(body)["error"]["name"] == "DaemonStoppingError"
     assert "Traceback" not in machine.log()
 
 

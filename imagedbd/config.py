@@ -10,8 +10,8 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,10 @@ import platformdirs
 
 from imagedbd.errors import ConfigError
 
-DEFAULT_MODELS: Final = {"lance": "ViT-B-16/laion2b_s34b_b88k"}
+DEFAULT_MODELS: Final = {
+    "lance": "ViT-B-16/laion2b_s34b_b88k",
+    "faiss": "ViT-L-14/laion2b_s32b_b82k",
+}
 """The model that a new store of each kind starts with, where none is named."""
 
 MAX_SOCKET_PATH: Final = 107
@@ -35,6 +38,8 @@ class Settings:
     socket: str
     roots: tuple[str, ...] = ()
     store: str = "lance"
+    store_uri: str | None = None
+    storage_options: Mapping[str, str] = field(default_factory=dict)
     model: str = DEFAULT_MODELS["lance"]
     device: str = "auto"
     dtype: str = "auto"
@@ -67,7 +72,8 @@ def load_settings(
 
     values: dict[str, Any] = {}
     for name, value in _read_file(config_file).items():
-        values[name] = _parse(_place(config_file, name), name, value)
+        for setting, part in _settings_of(name, value, config_file):
+            values[setting] = _parse(_place(config_file, name), setting, part)
     for name in _PARSERS:
         if (text := env.get(_variable(name))) is not None:
             values[name] = _parse(_variable(name), name, _from_text(name, text))
@@ -78,12 +84,34 @@ def load_settings(
     values.setdefault("data_dir", str(platformdirs.user_data_path("imagedbd")))
     values.setdefault("socket", _default_socket(env, values["data_dir"]))
     values.setdefault("model", DEFAULT_MODELS[values.get("store", "lance")])
+    if values.get("store_uri") and values.get("store", "lance") != "lance":
+        raise ConfigError(f"store.uri: {values['store_uri']} is for LanceDB alone: set store.kind to lance.")
     if len(os.fsencode(values["socket"])) > MAX_SOCKET_PATH:
         raise ConfigError(
             f"The socket's path is longer than the {MAX_SOCKET_PATH} bytes that a Unix socket may have: "
             f"{values['socket']}. Name a shorter one with --socket or IMAGEDBD_SOCKET."
         )
     return Settings(config_file=config_file, **values)
+
+
+def edit_setting(config_file: str, name: str, value: str) -> None:
+    """Set one setting in the file, which is made if it is not there; comments stay.
+
+    :param name: ``store`` (of which a table keeps its other keys) or ``model``.
+    :raises ConfigError: if the file cannot be read or written.
+    """
+    import tomlkit
+
+    try:
+        path = Path(config_file)
+        document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+        if name == "store" and isinstance(document.get(name), Mapping):
+            document[name]["kind"] = value
+        else:
+            document[name] = value
+        _write_atomically(path, tomlkit.dumps(document))
+    except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
+        raise ConfigError(f"{config_file} cannot be changed: {error}") from error
 
 
 def edit_roots(config_file: str, *, add: str | None = None, remove: str | None = None) -> bool:
@@ -154,11 +182,33 @@ def _read_file(config_file: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config_file} is not valid TOML: {error}.") from error
     for name in values:
-        if name not in _PARSERS:
-            close = difflib.get_close_matches(name, _PARSERS, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else f" There are: {', '.join(_PARSERS)}."
-            raise ConfigError(f"{_place(config_file, name)}: unknown setting {name!r}.{hint}")
+        _check_known(
+            name, [known for known in _PARSERS if known not in _IN_STORE.values()], name, config_file
+        )
     return values
+
+
+_IN_STORE: Final = {"uri": "store_uri", "storage_options": "storage_options"}
+"""Settings that stand in the file as keys of a ``[store]`` table, beside its ``kind``."""
+
+
+def _settings_of(name: str, value: Any, config_file: str) -> Iterator[tuple[str, Any]]:
+    """A top-level key of the file as settings: ``store`` may be a table of several."""
+    if name != "store" or not isinstance(value, Mapping):
+        yield name, value
+        return
+    names = {"kind": "store", **_IN_STORE}
+    for key, part in value.items():
+        _check_known(key, list(names), f"store.{key}", config_file)
+        yield names[key], part
+
+
+def _check_known(key: str, known: Sequence[str], shown: str, config_file: str) -> None:
+    if key in known:
+        return
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else f" There are: {', '.join(known)}."
+    raise ConfigError(f"{_place(config_file, key)}: unknown setting {shown!r}.{hint}")
 
 
 def _place(config_file: str, name: str) -> str:
@@ -189,6 +239,8 @@ def _check_list(place: str, value: Any) -> tuple[str, ...]:
 def _from_text(name: str, text: str) -> Any:
     if name in {"roots", "ignore"}:
         return [part for part in text.split(os.pathsep) if part]
+    if name == "storage_options":
+        return dict(part.partition("=")[::2] for part in text.split(",") if part)
     return text
 
 
@@ -222,6 +274,18 @@ def _text_list(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
         raise ValueError('expected a list of strings, such as ["~/Pictures"]')
     return tuple(value)
+
+
+def _uri(value: Any) -> str:
+    if not isinstance(value, str) or "://" not in value:
+        raise ValueError(f"{value!r} is no address such as s3://bucket/index or db://database")
+    return value
+
+
+def _text_map(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(v, str | int | bool) for v in value.values()):
+        raise ValueError('expected a table of strings, such as { region = "eu-central-1" }')
+    return {str(key): str(v).lower() if isinstance(v, bool) else str(v) for key, v in value.items()}
 
 
 def _choice(*choices: str) -> Callable[[Any], str]:
@@ -310,7 +374,9 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "roots": _root_list,
     "data_dir": _path,
     "socket": _path,
-    "store": _choice("lance"),
+    "store": _choice("lance", "faiss"),
+    "store_uri": _uri,
+    "storage_options": _text_map,
     "model": _model,
     "device": _device,
     "dtype": _choice("auto", "fp32", "bf16", "fp16"),

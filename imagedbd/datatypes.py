@@ -302,7 +302,12 @@ class StoreStats:
 
 
 class Store(Protocol):
-    """One table of pictures with vectors. One writer, any number of concurrent readers."""
+    """One table of pictures with vectors. One writer, any number of concurrent readers.
+
+    Every method raises :class:`StoreError` if the engine or the disk refuses, and
+    :class:`StoreUnreadableError` if it finds that what is stored is damaged. A store on this machine has
+    one owner; a remote table may have many, and what is said of *own* rows leaves out those of the others.
+    """
 
     @property
     def model(self) -> ModelInfo | None:
@@ -326,10 +331,17 @@ class Store(Protocol):
     def find_vector(self, content_hash: str) -> Vector | None:
         """The vector of any row with this content; ``None`` if no row with it has one."""
 
-    def scan(self, condition: Condition | None = None) -> Iterator[ImageRecord]:
-        """Every record that meets the condition, in no particular order, read in batches."""
+    def scan(self, condition: Condition | None = None, *, own: bool = False) -> Iterator[ImageRecord]:
+        """Every record that meets the condition, in no particular order, read in batches.
 
-    def count(self, condition: Condition | None = None) -> int: ...
+        :param own: leave out what other daemons wrote.
+        """
+
+    def pictures(self) -> Iterator[StoredPicture]:
+        """Every own row with its vector, in no particular order, read in batches."""
+
+    def count(self, condition: Condition | None = None, *, own: bool = False) -> int:
+        """How many rows :meth:`scan` would give."""
 
     def nearest(self, vector: Vector, limit: int, condition: Condition | None = None) -> list[Match]:
         """The rows with the highest cosine similarity, rescored in float32, best first."""
@@ -339,6 +351,15 @@ class Store(Protocol):
 
     def maintain(self, *, idle: bool = False) -> None:
         """Compact what many small writes left behind. Called by the writer, between batches."""
+
+    def scrub(self) -> Iterator[str | None]:
+        """Read what is on the disk once more and compare it with its checksums, a piece at each step.
+
+        Any thread may do this beside the writer and readers; the caller sets the pace.
+
+        :returns: for each piece ``None``, or what is wrong with it in a sentence that names the mending
+            command. A remote store, whose service checks by itself, yields nothing.
+        """
 
     def stats(self) -> StoreStats: ...
 
@@ -552,6 +573,7 @@ class Query:
 
     :param text: words that the metadata must have, all of them.
     :param min_score: lower bound on a hit's cosine similarity.
+    :param weights: how much the ranking by likeness and the one by words count when they are fused.
     """
 
     terms: tuple[PromptTerm | PictureTerm, ...] = ()
@@ -560,6 +582,7 @@ class Query:
     limit: int = 10
     min_score: float | None = None
     sort: SortOrder = SortOrder.SCORE
+    weights: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

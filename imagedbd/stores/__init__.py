@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from imagedbd.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from imagedbd.datatypes import Store
 
+KINDS: Final = ("lance", "faiss")
 
-def open_store(kind: str, folder: str, *, exclusive: bool = False) -> Store:
-    """Open the store of a kind in a folder, or make one there.
 
-    :param kind: ``lance``.
+def open_store(
+    kind: str,
+    place: str,
+    *,
+    owner: str = "",
+    exclusive: bool = False,
+    options: Mapping[str, str] | None = None,
+) -> Store:
+    """Open the store of a kind in a place, or make one there.
+
+    :param kind: one of :data:`KINDS`.
+    :param place: a folder; for ``lance`` also any URI that LanceDB opens, such as ``s3://bucket/index``.
+    :param owner: which daemon this is, among those that share a remote table.
     :param exclusive: nobody else has the store open, as the holder of the daemon's lock knows: what
         earlier runs left behind is cleaned up.
-    :raises ConfigError: if this version has no such store.
+    :param options: LanceDB's ``storage_options`` for a remote place.
+    :raises ConfigError: if there is no such store, or it cannot be in that place.
     :raises StoreUnreadableError: if what is there cannot be read.
     :raises StoreError: if a new store cannot be made there.
     """
@@ -24,8 +38,8 @@ def open_store(kind: str, folder: str, *, exclusive: bool = False) -> Store:
         case "lance":
             from .lance import LanceStore  # noqa: PLC0415 - two seconds that only its users should pay
 
-            return LanceStore(folder, exclusive=exclusive)
+            return LanceStore(place, owner=owner, exclusive=exclusive, options=options)
         case "faiss":
             raise ConfigError("This version of imagedbd has only the lance store: set store to lance.")
         case _:
-            raise ConfigError(f"There is no store called {kind!r}: set store to lance.")
+            raise ConfigError(f"There is no store called {kind!r}: set store to {' or '.join(KINDS)}.")

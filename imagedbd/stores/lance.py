@@ -19,7 +19,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import lancedb
 import numpy as np
@@ -30,11 +30,14 @@ from lancedb.query import FullTextOperator, MatchQuery
 
 from imagedbd.datatypes import Match, StoredPicture, StoreStats
 from imagedbd.errors import StoreError, StoreUnreadableError
-from imagedbd.ranking import best_first, bm25, cosines, unit
+from imagedbd.ranking import best_first, unit
 
 from .filters import text_sql, to_sql
-from .lance_rows import (
+from .manifest import SCHEMA, VECTOR_DTYPE, Manifest, read_manifest, sync_folder, write_manifest
+from .rescoring import Candidates, TextStatistics, best_worded, most_similar, scores_by_length
+from .rows import (
     HAS_VECTOR,
+    OWNER,
     RECORD_COLUMNS,
     VECTOR,
     Row,
@@ -45,17 +48,14 @@ from .lance_rows import (
     vector_field,
     vector_matrix,
 )
-from .manifest import SCHEMA, VECTOR_DTYPE, Manifest, read_manifest, sync_folder, write_manifest
 from .syncing import FolderSync, files_below
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from imagedbd.datatypes import Batch, Condition, ImageRecord, ModelInfo, Vector
 
-    from .lance_rows import StoredVector
+    from .rows import StoredVector
 
 _log = logging.getLogger(__name__)
 
@@ -81,13 +81,6 @@ _IDS_PER_QUERY = 1_000
 _EVERYTHING = 2**31 - 1
 """A limit that limits nothing."""
 
-_SPARE = 32
-"""Candidates beyond the limit that a vector search asks the engine for at first."""
-
-_SLACK = 2e-3
-"""How far the engine's similarity may be off: it computes with a query rounded to float16 (at most 5e-4)
-and with stored vectors whose lengths rounding has changed by as much."""
-
 _SMALL_FRAGMENTS_BUSY = 64
 _SMALL_FRAGMENTS_IDLE = 8
 """Compaction rewrites the whole table, so it waits for as many commits as searches bear well."""
@@ -103,12 +96,22 @@ class LanceStore:
     """:class:`~imagedbd.datatypes.Store` on LanceDB.
 
     :param folder: where the table and its manifest are, or will be made.
+    :param owner: which daemon writes these rows.
     :param exclusive: nobody else has the store open; what earlier runs left behind is cleaned up.
     :raises StoreUnreadableError: if what is there cannot be read.
     :raises StoreError: if a new store cannot be made there.
     """
 
-    def __init__(self, folder: str, *, exclusive: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str,
+        *,
+        owner: str = "",
+        exclusive: bool = False,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self._owner = owner
+        self._options = options
         self._folder = os.path.abspath(folder)
         self._writing = threading.Lock()
         self._files = FolderSync(self._folder)
@@ -294,7 +297,7 @@ class LanceStore:
         if deletes:
             merge = merge.when_not_matched_by_source_delete(_ids_sql(deletes))
         # Rows without a vector count as bad ones there; those that are really bad were refused before.
-        merge.execute(to_arrow(rows, self._dimension), on_bad_vectors="null")
+        merge.execute(to_arrow(rows, self._dimension, self._owner), on_bad_vectors="null")
 
     def maintain(self, *, idle: bool = False) -> None:
         with self._writing, _reported("compact its files"):
@@ -348,15 +351,31 @@ class LanceStore:
             found = self._pictures.search().where(where).select([VECTOR]).limit(1).to_arrow()
             return unit(vector_matrix(found[VECTOR])[0]) if found.num_rows else None
 
-    def scan(self, condition: Condition | None = None) -> Iterator[ImageRecord]:
+    def scan(self, condition: Condition | None = None, *, own: bool = False) -> Iterator[ImageRecord]:
         with _reported("read all pictures"):
-            query = _filtered(self._pictures.search(), condition).select(RECORD_COLUMNS)
+            query = _filtered(self._pictures.search(), self._where(condition, own=own)).select(RECORD_COLUMNS)
             for batch in query.to_batches(batch_size=_SCAN_ROWS):
                 yield from records(batch)
 
-    def count(self, condition: Condition | None = None) -> int:
+    def pictures(self) -> Iterator[StoredPicture]:
+        with _reported("read all pictures"):
+            query = _filtered(self._pictures.search(), self._where(None, own=True))
+            query = query.select([*RECORD_COLUMNS, *self._vector_column])
+            for batch in query.to_batches(batch_size=_SCAN_ROWS):
+                yield from self._stored_pictures(pa.Table.from_batches([batch]))
+
+    def count(self, condition: Condition | None = None, *, own: bool = False) -> int:
         with _reported("count pictures"):
-            return int(self._pictures.count_rows(None if condition is None else to_sql(condition)))
+            return int(self._pictures.count_rows(self._where(condition, own=own)))
+
+    def _where(self, condition: Condition | None, *, own: bool) -> str | None:
+        parts = [f"{OWNER} = {text_sql(self._owner)}"] if own else []
+        if condition is not None:
+            parts.append(f"({to_sql(condition)})" if parts else to_sql(condition))
+        return " AND ".join(parts) or None
+
+    def scrub(self) -> Iterator[str | None]:
+        yield from ()
 
     def stats(self) -> StoreStats:
         with _reported("tell its size"):
@@ -375,23 +394,16 @@ class LanceStore:
             return []
         self._check_vector(vector)
         with _reported("search by vector"):
-            return self._nearest(vector, limit, condition)
+            where = self._where(condition, own=False)
+            return most_similar(lambda wanted: self._candidates(vector, wanted, where), vector, limit)
 
-    def _nearest(self, vector: Vector, limit: int, condition: Condition | None) -> list[Match]:
-        """Ask the engine for ever more candidates, until none that it left out can be among the best."""
-        wanted = limit + _SPARE
-        while True:
-            found = self._candidates(vector, wanted, condition)
-            similarities = cosines(vector_matrix(found[VECTOR]), vector)
-            if found.num_rows < wanted or _settled(similarities, found["_distance"], limit):
-                return _best(found, similarities, limit)
-            wanted *= 4
-
-    def _candidates(self, vector: Vector, limit: int, condition: Condition | None) -> Any:
+    def _candidates(self, vector: Vector, limit: int, where: str | None) -> Candidates:
         # For vectors of length one the Euclidean distance orders like the cosine, and is faster to compute.
         query = self._pictures.search(unit(vector), vector_column_name=VECTOR).distance_type("l2")
         columns = [*RECORD_COLUMNS, VECTOR, "_distance"]
-        return _filtered(query, condition, prefilter=True).limit(limit).select(columns).to_arrow()
+        found = _filtered(query, where, prefilter=True).limit(limit).select(columns).to_arrow()
+        least = 1.0 - (pc.max(found["_distance"]).as_py() or 0.0) / 2
+        return Candidates(found.drop_columns(["_distance"]), vector_matrix(found[VECTOR]), least)
 
     # Searching by words.
 
@@ -410,18 +422,17 @@ class LanceStore:
         """The ids and lengths of the matches that score best: the fewer words, the higher the score."""
         query = self._pictures.search(_all_of_them(words), query_type="fts")
         columns = ["id", "word_count", "path_bytes", "_score"]
-        found = _filtered(query, condition, prefilter=True).limit(_EVERYTHING).select(columns).to_arrow()
-        best = _first(found, limit, [("word_count", "ascending"), ("path_bytes", "ascending")])
+        where = self._where(condition, own=False)
+        found = _filtered(query, where, prefilter=True).limit(_EVERYTHING).select(columns).to_arrow()
+        best = best_worded(found, limit)
         return dict(zip(best["id"].to_pylist(), best["word_count"].to_pylist(), strict=True))
 
-    def _scores(self, words: Sequence[str], lengths: dict[str, int]) -> dict[int, float]:
+    def _scores(self, words: Sequence[str], lengths: dict[str, int]) -> Mapping[int, float]:
         """BM25 by the length of the text."""
         known = self._known_lengths()
-        frequencies = [self._pictures.count_rows(_has_word_sql(word)) for word in dict.fromkeys(words)]
-        return {
-            length: bm25(frequencies, rows=known.rows, length=length, mean_length=known.mean)
-            for length in set(lengths.values())
-        }
+        frequencies = (self._pictures.count_rows(_has_word_sql(word)) for word in dict.fromkeys(words))
+        statistics = TextStatistics(known.rows, known.mean, tuple(frequencies))
+        return scores_by_length(list(lengths.values()), statistics)
 
     def _known_lengths(self) -> _Lengths:
         """Rows and their mean length; read once for each version of the table."""
@@ -470,31 +481,13 @@ def _has_word_sql(word: str) -> str:
     return f"contains(concat(' ', text, ' '), {text_sql(f' {word} ')})"
 
 
-def _filtered(query: Any, condition: Condition | None, **how: bool) -> Any:
-    return query if condition is None else query.where(to_sql(condition), **how)
+def _filtered(query: Any, where: str | None, **how: bool) -> Any:
+    return query if where is None else query.where(where, **how)
 
 
 def _all_of_them(words: Sequence[str]) -> Any:
     # A pydantic dataclass, whose fields mypy does not see.
     return MatchQuery(" ".join(words), "text", fuzziness=0, operator=FullTextOperator.AND)  # type: ignore[call-arg]
-
-
-def _settled(similarities: NDArray[np.float32], distances: Any, limit: int) -> bool:
-    """Whether every row that the engine left out is surely worse than the last of the best."""
-    least_found = 1.0 - pc.max(distances).as_py() / 2
-    return bool(np.sort(similarities)[-limit] > least_found + _SLACK)
-
-
-def _best(found: Any, similarities: NDArray[np.float32], limit: int) -> list[Match]:
-    scored = found.append_column("similarity", pa.array(similarities))
-    best = _first(scored, limit, [("similarity", "descending"), ("path_bytes", "ascending")])
-    scores = best["similarity"].to_pylist()
-    return [Match(record, score) for record, score in zip(records(best), scores, strict=True)]
-
-
-def _first(table: Any, limit: int, order: list[tuple[str, Literal["ascending", "descending"]]]) -> Any:
-    """The rows that come first in an order, in that order."""
-    return table.take(pc.select_k_unstable(table, min(limit, table.num_rows), order))
 
 
 def _size(entry: os.DirEntry[str]) -> int:

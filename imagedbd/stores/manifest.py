@@ -20,7 +20,7 @@ FILE_NAME: Final = "manifest.json"
 FORMAT: Final = 1
 """Grows when older versions of this program could no longer make sense of the store's files."""
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Grows when the columns of the table change."""
 
 VECTOR_DTYPE: Final = "float16"

@@ -1,4 +1,4 @@
-"""Rows of the Lance table: its columns, and records turned into rows and back."""
+"""Rows as both stores keep them: the Arrow columns, and records turned into rows and back."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ VECTOR: Final = "vector"
 HAS_VECTOR: Final = "has_vector"
 """Whether a row has a vector: to look for nulls among the vectors is to read them all."""
 
+OWNER: Final = "owner"
+"""Which daemon wrote a row: many may share one remote table."""
+
 _WORDS = pa.list_(pa.string())
 
 _ARROW_TYPES = {
@@ -60,6 +63,7 @@ _SCHEMA = pa.schema(
         pa.field(folded("keywords"), _WORDS),
         pa.field("word_count", pa.int32()),
         pa.field(HAS_VECTOR, pa.bool_()),
+        pa.field(OWNER, pa.string()),
     ]
 )
 
@@ -92,9 +96,9 @@ def vector_field(dimension: int) -> pa.Field[Any]:
     return pa.field(VECTOR, pa.list_(pa.float16(), dimension))
 
 
-def to_arrow(rows: Sequence[Row], dimension: int | None) -> pa.Table:
+def to_arrow(rows: Sequence[Row], dimension: int | None, owner: str) -> pa.Table:
     """The rows as an Arrow table of :func:`table_schema`."""
-    table = pa.Table.from_pylist([_values(row) for row in rows], schema=_SCHEMA)
+    table = pa.Table.from_pylist([{**_values(row), OWNER: owner} for row in rows], schema=_SCHEMA)
     if dimension is None:
         return table
     vectors = _vector_array([row.vector for row in rows], dimension)

@@ -22,7 +22,7 @@ from imagedbd.datatypes import (
 )
 from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError
 from imagedbd.metadata import searchable_text
-from imagedbd.stores import open_store
+from imagedbd.stores import KINDS, open_store
 
 DIMENSION = 32
 MODEL = ModelInfo("tiny/demo", "abc", DIMENSION, Preprocess(8, 8, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)))
@@ -60,7 +60,7 @@ def ids(matches):
     return [match.record.id for match in matches]
 
 
-@pytest.fixture(params=["lance"])
+@pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
 
@@ -89,11 +89,6 @@ def reopened(store, kind, folder, *, exclusive=False):
 
 
 # Opening.
-
-
-def test_faiss_is_refused_with_the_store_that_there_is(folder):
-    with pytest.raises(ConfigError, match="lance"):
-        open_store("faiss", folder)
 
 
 def test_an_unknown_store_is_refused(folder):
@@ -141,7 +136,8 @@ def test_an_exclusive_opening_cleans_up_and_loses_nothing(bound, kind, folder):
         upsert(bound, picture(f"p{number}", number))
     before = bound.stats().bytes_on_disk
     again = reopened(bound, kind, folder, exclusive=True)
-    assert again.stats().bytes_on_disk < before
+    after = again.stats().bytes_on_disk
+    assert after <= before if kind == "faiss" else after < before  # a journal goes on as it is
     assert len(everything(again)) == 12
     assert ids(again.matching(["p7"], 5)) == ["p7"]
     again.close()
@@ -260,6 +256,7 @@ def test_a_batch_that_cannot_be_made_durable_is_taken_back(bound, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", refuse)
+        patched.setattr(os, "fdatasync", refuse)
         with pytest.raises(StoreError, match="Input/output error"):
             bound.apply(Batch(upserts=(picture("b", 2),), deletes=("a",)))
     assert everything(bound) == {"a": record("a")}
@@ -275,15 +272,17 @@ def test_every_file_of_a_commit_is_flushed_before_apply_returns(bound, folder, m
         real(descriptor)
 
     def files():
-        return {os.path.join(at, name) for at, _, names in os.walk(folder) for name in names}
+        paths = (os.path.join(at, name) for at, _, names in os.walk(folder) for name in names)
+        return {path: os.path.getsize(path) for path in paths}
 
     before = files()
     monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "fdatasync", noted)
     upsert(bound, picture("a", 1))
-    new = files() - before
-    assert new
-    assert new <= flushed
-    assert {os.path.dirname(path) for path in new} <= flushed
+    written = {path for path, _ in files().items() - before.items()}
+    assert written
+    assert written <= flushed
+    assert {os.path.dirname(path) for path in written - set(before)} <= flushed
 
 
 # Paths.

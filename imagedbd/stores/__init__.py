@@ -40,6 +40,10 @@ def open_store(
 
             return LanceStore(place, owner=owner, exclusive=exclusive, options=options)
         case "faiss":
-            raise ConfigError("This version of imagedbd has only the lance store: set store to lance.")
+            if "://" in place:
+                raise ConfigError(f"The faiss store is a folder on this machine; {place} needs store lance.")
+            from .faiss import FaissStore  # noqa: PLC0415 - pandas and Faiss, which only its users should pay
+
+            return FaissStore(place, owner=owner, exclusive=exclusive)
         case _:
             raise ConfigError(f"There is no store called {kind!r}: set store to {' or '.join(KINDS)}.")

@@ -67,7 +67,7 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
     """
     path = os.path.join(folder, FILE_NAME)
     try:
-        _replace(path, json.dumps(asdict(manifest), indent=2) + "\n")
+        replace_file(path, json.dumps(asdict(manifest), indent=2) + "\n")
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}.") from error
 
@@ -124,7 +124,11 @@ def _integer(value: object) -> int:
     return value
 
 
-def _replace(path: str, content: str) -> None:
+def replace_file(path: str, content: str) -> None:
+    """Replace a small file durably: after a crash there is the old one or the new one, whole.
+
+    :raises OSError: and the old one, if there was one, is still there.
+    """
     temporary = f"{path}.tmp"
     try:
         with open(temporary, "w", encoding="utf-8") as file:

@@ -107,7 +107,9 @@ def to_arrow(rows: Sequence[Row], dimension: int | None, owner: str) -> pa.Table
 
 def records(table: pa.Table | pa.RecordBatch) -> list[ImageRecord]:
     """The records of rows that have :data:`RECORD_COLUMNS`."""
-    return [_record(row) for row in table.select(RECORD_COLUMNS).to_pylist()]
+    # By columns: a dictionary a row would take three times as long.
+    columns = [table.column(name).to_pylist() for name in RECORD_COLUMNS]
+    return [_record(*values) for values in zip(*columns, strict=True)]
 
 
 def stored_vectors(column: pa.ChunkedArray[Any]) -> list[StoredVector | None]:
@@ -152,14 +154,25 @@ def _vector_array(vectors: Sequence[StoredVector | None], dimension: int) -> pa.
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), dimension, mask=missing)
 
 
-def _record(row: dict[str, Any]) -> ImageRecord:
-    metadata = {name: row[name] for name in METADATA_FIELDS}
-    metadata["keywords"] = tuple(row["keywords"])
+def _record(  # noqa: PLR0917 - the columns in their order
+    key: str,
+    path: bytes,
+    size: int,
+    device: int,
+    inode: int,
+    mtime_ns: int,
+    ctime_ns: int,
+    content_hash: str,
+    *rest: Any,
+) -> ImageRecord:
+    *values, indexed_at = rest
+    metadata = dict(zip(METADATA_FIELDS, values, strict=True))
+    metadata["keywords"] = tuple(metadata["keywords"])
     return ImageRecord(
-        id=row["id"],
-        path=os.fsdecode(row["path_bytes"]),
-        signature=Signature(row["device"], row["inode"], row["size"], row["mtime_ns"], row["ctime_ns"]),
-        content_hash=row["content_hash"],
+        id=key,
+        path=os.fsdecode(path),
+        signature=Signature(device, inode, size, mtime_ns, ctime_ns),
+        content_hash=content_hash,
         metadata=Metadata(**metadata),
-        indexed_at=row["indexed_at"],
+        indexed_at=indexed_at,
     )

@@ -52,6 +52,14 @@ def files_below(folder: str) -> Iterator[os.DirEntry[str]]:
                 yield entry
 
 
+def size_of(entry: os.DirEntry[str]) -> int:
+    """Bytes of a file; none if it has been removed meanwhile."""
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def _sync_file(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -134,8 +134,8 @@ def test_an_approximate_index_survives_its_file(tmp_path):
     with (tmp_path / "index").open("wb") as file:
         index.write_approximate(file)
     again = VectorIndex(DIMENSION, codes=codes)
-    again.read_approximate(str(tmp_path / "index"), 2_000)
-    assert again.trained_rows == 2_000
+    again.read_approximate(str(tmp_path / "index"), 2_000, 7)
+    assert (again.trained_rows, again.added_rows) == (2_000, 7)
     assert recall(again, np.ones(2_000, dtype=bool)) >= 0.99
     again.append(vectors(10, seed=3))
     again.remove(np.array([1, 2, 3]))
@@ -145,7 +145,7 @@ def test_an_approximate_index_survives_its_file(tmp_path):
 def test_a_file_that_is_no_index_is_an_error(tmp_path, content):
     (tmp_path / "index").write_bytes(content)
     with pytest.raises(RuntimeError):
-        VectorIndex(DIMENSION).read_approximate(str(tmp_path / "index"), 1)
+        VectorIndex(DIMENSION).read_approximate(str(tmp_path / "index"), 1, 0)
 
 
 def test_an_index_of_another_dimension_is_an_error(tmp_path):
@@ -154,4 +154,4 @@ def test_an_index_of_another_dimension_is_an_error(tmp_path):
     with (tmp_path / "index").open("wb") as file:
         other.write_approximate(file)
     with pytest.raises(RuntimeError, match="dimensions"):
-        VectorIndex(DIMENSION).read_approximate(str(tmp_path / "index"), 8)
+        VectorIndex(DIMENSION).read_approximate(str(tmp_path / "index"), 8, 0)

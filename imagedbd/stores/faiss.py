@@ -65,8 +65,8 @@ KIND: Final = "faiss"
 APPROXIMATE_FROM: Final = 200_000
 """Vectors from which on an approximate index finds the candidates; below, comparing all is fast enough."""
 
-_RETRAIN_AT: Final = 3
-"""The approximate index is trained anew when there are so many times the vectors that it was trained on."""
+_RETRAIN_SHARE: Final = 4
+"""The approximate index is trained anew when this part of what it was trained on has been added to it."""
 
 _FOLD_ROWS: Final = 2_000
 """Rows in the journal that are worth a new snapshot …"""
@@ -186,7 +186,9 @@ class FaissStore:
             return
         try:
             check_file(self._folder, file)
-            index.read_approximate(self._path(file.name), self._snapshot.trained_rows)
+            index.read_approximate(
+                self._path(file.name), self._snapshot.trained_rows, self._snapshot.added_rows
+            )
         except (StoreError, *ENGINE_ERRORS) as error:
             _log.warning("the approximate index is made anew: %s", error)
 
@@ -331,7 +333,7 @@ class FaissStore:
         vectors = np.flatnonzero(contents.vectored)
         if index is None or len(vectors) < self._approximate_from:
             return False
-        if index.approximate and len(vectors) < _RETRAIN_AT * index.trained_rows:
+        if index.approximate and index.added_rows * _RETRAIN_SHARE < index.trained_rows:
             return False
         approximate = index.trained(vectors)
         with self._gate.writing():
@@ -382,7 +384,12 @@ class FaissStore:
         if not index.approximate:
             return snapshot
         approximate = write_file(self._folder, f"index-{number}.ivf", index.write_approximate)
-        return replace(snapshot, approximate=approximate, trained_rows=index.trained_rows)
+        return replace(
+            snapshot,
+            approximate=approximate,
+            trained_rows=index.trained_rows,
+            added_rows=index.added_rows,
+        )
 
     def _forget_snapshot(self, number: int) -> None:
         """Remove what was written of a snapshot that did not become valid."""

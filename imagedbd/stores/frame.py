@@ -1,4 +1,4 @@
-"""The records of the faiss store: a pandas data frame that only grows, seen as an Arrow table as well."""
+"""The records of the faiss store: a pandas data frame, and what was appended to it since, as one table."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 ROW_GROUP: Final = 8_192
 """Rows of a Parquet file that stand or fall together."""
 
-_FRESH_FRAMES: Final = 32
-"""Small frames beside the large one, each of which slows every look at the whole."""
+_MOST_CHUNKS: Final = 32
+"""Pieces of a column, each of which slows every look at the whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordFrame:
     """Rows numbered from 0, which never change: appending gives a new value that shares what is there.
 
-    :param frames: the rows as pandas has them, Arrow beneath: a large frame and then small ones.
-    :param table: the same rows and the same memory, as masks and records want them.
+    :param frame: the rows of the last snapshot as pandas has them, Arrow beneath.
+    :param table: the same memory as masks and records want it, and behind it the rows that came since.
     """
 
-    frames: tuple[pd.DataFrame, ...]
+    frame: pd.DataFrame
     table: pa.Table
 
     def __len__(self) -> int:
@@ -40,13 +40,12 @@ class RecordFrame:
 
     def append(self, rows: pa.Table) -> RecordFrame:
         """These rows behind those that are there."""
-        frames = (*self.frames, _frame(rows))
-        if len(frames) <= _FRESH_FRAMES:
-            return RecordFrame(frames, pa.concat_tables([self.table, rows]))
-        large, *small = frames
-        # Small ones grow together among themselves: the large frame is too large to be copied each time.
-        merged = pd.concat(small, ignore_index=True)
-        return RecordFrame((large, merged), pa.concat_tables([_table(large), _table(merged)]))
+        table = pa.concat_tables([self.table, rows])
+        if table["id"].num_chunks > _MOST_CHUNKS:
+            # They grow together among themselves: the frame is too large to be copied each time.
+            fresh = table.slice(len(self.frame)).combine_chunks()
+            table = pa.concat_tables([table.slice(0, len(self.frame)), fresh])
+        return RecordFrame(self.frame, table)
 
     def take(self, rows: NDArray[np.integer[Any]], columns: list[str]) -> pa.Table:
         """These rows in this order, with these columns."""
@@ -61,12 +60,11 @@ class RecordFrame:
         return np.flatnonzero(_bools(pc.equal(self.table["content_hash"], wanted)))
 
     def write(self, file: BinaryIO) -> None:
-        """As Parquet, with a checksum for each page.
+        """As Parquet, with a checksum for each page; a frame in one piece, as :meth:`compacted` gives it.
 
         :raises OSError: if the disk refuses.
         """
-        frame = self.frames[0] if len(self.frames) == 1 else pd.concat(self.frames, ignore_index=True)
-        frame.to_parquet(
+        self.frame.to_parquet(
             file, index=False, row_group_size=ROW_GROUP, compression="zstd", write_page_checksum=True
         )
 
@@ -84,7 +82,7 @@ def has_vector(rows: pa.Table) -> NDArray[np.bool_]:
 def frame_of(rows: pa.Table) -> RecordFrame:
     """A frame of these rows, in one piece."""
     whole = rows.combine_chunks()
-    return RecordFrame((_frame(whole),), whole)
+    return RecordFrame(whole.to_pandas(types_mapper=pd.ArrowDtype), whole)
 
 
 def empty_frame() -> RecordFrame:
@@ -99,10 +97,6 @@ def read_frame(path: str) -> RecordFrame:
     """
     frame = pd.read_parquet(path, dtype_backend="pyarrow")
     return frame_of(_table(frame))
-
-
-def _frame(rows: pa.Table) -> pd.DataFrame:
-    return rows.to_pandas(types_mapper=pd.ArrowDtype)
 
 
 def _table(frame: pd.DataFrame) -> pa.Table:

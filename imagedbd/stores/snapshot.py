@@ -55,8 +55,9 @@ class StoredFile:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """:param vectors: ``None`` before there are any.
-    :param approximate: the approximate index, and …
-    :param trained_rows: … of how many rows it was made.
+    :param approximate: the approximate index …
+    :param trained_rows: … of how many rows it was made …
+    :param added_rows: … and how many have been added to it since.
     """
 
     number: int
@@ -65,6 +66,7 @@ class Snapshot:
     vectors: StoredFile | None = None
     approximate: StoredFile | None = None
     trained_rows: int = 0
+    added_rows: int = 0
 
     @property
     def journal_name(self) -> str:
@@ -201,6 +203,7 @@ def _snapshot(content: dict[str, Any]) -> Snapshot:
         parts["vectors"],
         parts["approximate"],
         int(content["trained_rows"]),
+        int(content["added_rows"]),
     )
 
 

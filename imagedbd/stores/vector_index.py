@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 _TRAINING_ROWS: Final = 40
 """Vectors for each centroid that the training of an IVF sees: Faiss asks for 39 at least."""
 _TRAINING_ROUNDS: Final = 10
-_CENTROIDS: Final = 4
+_CENTROIDS: Final = 2
 """Centroids for each square root of the number of rows."""
 _MAX_CENTROIDS: Final = 4096
-_PROBED: Final = 24
+_PROBED: Final = 6
 """One in so many lists is looked at …"""
-_LEAST_PROBED: Final = 32
+_LEAST_PROBED: Final = 64
 """… and this many at least."""
 _REFINED: Final = 8
 """Candidates for each one that is asked for, which make up for what eight bits cannot tell apart."""
@@ -55,6 +55,7 @@ class VectorIndex:
         )
         self._ivf: Any = None
         self._trained_rows = 0
+        self._added_rows = 0
         if codes is not None:
             self._add_codes(codes)
 
@@ -69,6 +70,11 @@ class VectorIndex:
     def trained_rows(self) -> int:
         """How many rows there were when the approximate index was trained."""
         return self._trained_rows
+
+    @property
+    def added_rows(self) -> int:
+        """How many have been added to it since: its lists fit them less and less."""
+        return self._added_rows
 
     def codes(self) -> NDArray[np.float16]:
         """All vectors as they are stored, shape ``(rows, dimension)``: a view that the next change ends."""
@@ -160,12 +166,13 @@ class VectorIndex:
             ivf.add_with_ids(self.codes()[some].astype(np.float32), some)
         return ivf
 
-    def adopt(self, approximate: Any, trained_rows: int) -> None:
+    def adopt(self, approximate: Any, trained_rows: int, added_rows: int = 0) -> None:
         """From now on find candidates by this index."""
-        self._ivf, self._trained_rows = approximate, trained_rows
+        self._ivf, self._trained_rows, self._added_rows = approximate, trained_rows, added_rows
 
     def _add_to_ivf(self, codes: NDArray[np.float16], start: int) -> None:
         present = np.flatnonzero(codes.any(axis=1))
+        self._added_rows += len(present)
         if len(present):
             self._ivf.add_with_ids(codes[present].astype(np.float32), present + start)
 
@@ -173,7 +180,7 @@ class VectorIndex:
         """A new index of these rows, numbered anew in their order. This one stays as it is."""
         made = VectorIndex(self.dimension, codes=self.codes()[rows])
         if self._ivf is not None:
-            made.adopt(self._renumbered(rows), self._trained_rows)
+            made.adopt(self._renumbered(rows), self._trained_rows, self._added_rows)
         return made
 
     def _renumbered(self, rows: NDArray[np.int64]) -> Any:
@@ -195,7 +202,7 @@ class VectorIndex:
         """:raises OSError: if the disk refuses."""
         faiss.write_index(self._ivf, faiss.PyCallbackIOWriter(file.write))
 
-    def read_approximate(self, path: str, trained_rows: int) -> None:
+    def read_approximate(self, path: str, trained_rows: int, added_rows: int) -> None:
         """Faiss takes what it reads for whole: the file's checksum must have been compared before.
 
         :raises RuntimeError: if this is no such index.
@@ -204,7 +211,7 @@ class VectorIndex:
         if not isinstance(ivf, faiss.IndexIVFScalarQuantizer) or ivf.d != self.dimension:
             raise RuntimeError(f"{os.path.basename(path)} is no index of {self.dimension} dimensions")
         ivf.set_direct_map_type(faiss.DirectMap.Hashtable)
-        self.adopt(ivf, trained_rows)
+        self.adopt(ivf, trained_rows, added_rows)
 
 
 def _selector(among: NDArray[np.bool_]) -> Any:

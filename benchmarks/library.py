@@ -6,16 +6,20 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imagedbd.datatypes import ImageRecord, Metadata, ModelInfo, Preprocess, Signature, StoredPicture
 
-SUBJECTS = (
-    "dog cat boat beach harbour snow mountain forest river bridge market church garden bird horse train"
-    " bicycle sunset lighthouse castle café Zürich São naïve 日本 été"
-).split()
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SUBJECTS = [
+    *("dog", "cat", "boat", "beach", "harbour", "snow", "mountain", "forest", "river", "bridge", "market"),
+    *("church", "garden", "bird", "horse", "train", "bicycle", "sunset", "lighthouse", "castle", "café"),
+    *("Zürich", "São", "naïve", "日本", "été"),
+]
 PEOPLE = ("Anna", "Björn", "O'Neill", "Émile", "李", "50% off", "under_score", 'the "boss"', "back\\slash")
 CAMERAS = (("NIKON", "COOLPIX P6000"), ("Canon", "EOS R5"), ("FUJIFILM", "X-T5"), ("Apple", "iPhone 15"))
 LENSES = (None, "XF35mm F1.4", "RF 24-70mm", "AF-S ƒ/1.8")

@@ -1,0 +1,204 @@
+"""How the stores do: build time, latency, recall, size on disk, and growth under many small writes.
+
+    python benchmarks/stores.py                         # 100,000 pictures of 512 dimensions, both stores
+    python benchmarks/stores.py --rows 10000 --kinds faiss --json result.json
+
+Each store works in a process of its own, one after the other, on the same made-up library. The approximate
+index is forced on. Times are of this machine: compare them with each other, not with those of another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from library import SUBJECTS, Library, clustered, make_library
+
+from imagedbd.datatypes import Batch, Compare
+from imagedbd.stores import KINDS
+from imagedbd.text import fold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from imagedbd.datatypes import Store
+
+QUERIES = 200
+BUILD_ROWS = 1_000
+LIMIT = 10
+
+
+def main() -> None:
+    wanted = _arguments()
+    results = []
+    for kind in wanted.kinds:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            results.append(pool.apply(measure, (kind, wanted.rows, wanted.dimension, wanted.updates)))
+    _print_table(results)
+    if wanted.json:
+        with open(wanted.json, "w", encoding="utf-8") as file:
+            json.dump({"arguments": vars(wanted), "results": results}, file, indent=2)
+
+
+def measure(kind: str, rows: int, dimension: int, updates: int) -> dict[str, Any]:
+    """Everything of one store, in milliseconds and bytes where nothing else is said."""
+    library = make_library(rows, dimension=dimension)
+    home = tempfile.mkdtemp(prefix="imagedbd-bench-")
+    try:
+        return _measured(kind, library, home, updates)
+    finally:
+        shutil.rmtree(home)
+
+
+def _measured(kind: str, library: Library, home: str, updates: int) -> dict[str, Any]:
+    result: dict[str, Any] = {"kind": kind, "rows": len(library.pictures)}
+    fresh_folder, worn_folder = os.path.join(home, "fresh"), os.path.join(home, "worn")
+    started = time.perf_counter()
+    store = _build(kind, worn_folder, library)
+    result["build_s"] = time.perf_counter() - started
+    result["size"] = store.stats().bytes_on_disk
+    result["recall@10"] = _recall(store, library)
+    result |= _latencies(store, library)
+    store.close()
+    result["open_s"], store = _timed(lambda: _opened(kind, worn_folder))
+    library, result["update_ms"] = _wear(store, library, updates)
+    store.close()
+    store = _opened(kind, worn_folder)
+    worn = _latencies(store, library)["nearest"]
+    result["recall@10_worn"] = _recall(store, library)
+    result["size_worn"] = store.stats().bytes_on_disk
+    store.close()
+    fresh = _build(kind, fresh_folder, library)
+    result["growth"] = result["size_worn"] / (fresh.stats().bytes_on_disk or 1)
+    result["p95_worn_to_fresh"] = worn["p95"] / _latencies(fresh, library)["nearest"]["p95"]
+    fresh.close()
+    result["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return result
+
+
+def _opened(kind: str, folder: str) -> Store:
+    """A store whose approximate index is on, however few its vectors are."""
+    if kind == "faiss":
+        from imagedbd.stores.faiss import FaissStore  # noqa: PLC0415 - each process loads one engine
+
+        return FaissStore(folder, exclusive=True, approximate_from=1_000)
+    from imagedbd.stores.lance import LanceStore  # noqa: PLC0415 - as above
+
+    return LanceStore(folder, exclusive=True, approximate_from=1_000)
+
+
+def _build(kind: str, folder: str, library: Library) -> Store:
+    store = _opened(kind, folder)
+    store.bind(library.model)
+    for pictures in library.batches(BUILD_ROWS):
+        store.apply(Batch(upserts=pictures))
+        store.maintain()
+    store.maintain(idle=True)
+    return store
+
+
+def _wear(store: Store, library: Library, updates: int) -> tuple[Library, float]:
+    """Upsert pictures one by one, each with a new vector; the library as it is then, and the time of one."""
+    chosen = random.Random(2)
+    vectors = clustered(updates, library.model.dimension, np.random.default_rng(3))
+    pictures = list(library.pictures)
+    spent = 0.0
+    for vector in vectors:
+        number = chosen.randrange(len(pictures))
+        pictures[number] = replace(pictures[number], vector=vector)
+        started = time.perf_counter()
+        store.apply(Batch(upserts=(pictures[number],)))
+        store.maintain()
+        spent += time.perf_counter() - started
+    store.maintain(idle=True)
+    return Library(tuple(pictures), library.model), 1_000 * spent / max(1, updates)
+
+
+def _queries(library: Library) -> NDArray[np.float32]:
+    """Near to what is there, and no copies of it."""
+    rng = np.random.default_rng(4)
+    near = library.vectors[rng.integers(len(library.vectors), size=QUERIES)]
+    moved = near + 0.5 * clustered(QUERIES, near.shape[1], rng)
+    unit: NDArray[np.float32] = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    return unit
+
+
+def _recall(store: Store, library: Library) -> float:
+    held = [picture for picture in library.pictures if picture.vector is not None]
+    vectors = library.vectors.astype(np.float16).astype(np.float32)
+    hits = 0
+    for query in _queries(library):
+        exact = {held[row].record.id for row in np.argpartition(-(vectors @ query), LIMIT)[:LIMIT]}
+        hits += len(exact & {match.record.id for match in store.nearest(query, LIMIT)})
+    return hits / (QUERIES * LIMIT)
+
+
+def _latencies(store: Store, library: Library) -> dict[str, dict[str, float]]:
+    queries, chosen = _queries(library), random.Random(6)
+    some = Compare("iso", ">=", 800)
+    pictures = chosen.choices(library.pictures, k=QUERIES)
+    words = [fold(word) for word in chosen.choices(SUBJECTS, k=QUERIES)]
+    asked: dict[str, Iterable[Callable[[], object]]] = {
+        "nearest": [lambda q=q: store.nearest(q, LIMIT) for q in queries],
+        "nearest_filtered": [lambda q=q: store.nearest(q, LIMIT, some) for q in queries],
+        "words": [lambda w=w: store.matching([w], LIMIT) for w in words],
+        "get": [lambda p=p: store.get([p.record.id]) for p in pictures],
+        "find_vector": [lambda p=p: store.find_vector(p.record.content_hash) for p in pictures],
+        "count_filtered": [lambda: store.count(some) for _ in queries[:50]],
+    }
+    return {name: _percentiles([_timed(call)[0] for call in calls]) for name, calls in asked.items()}
+
+
+def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    value = call()
+    return time.perf_counter() - started, value
+
+
+def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    return {f"p{percent}": 1_000 * float(np.percentile(seconds, percent)) for percent in (50, 95)}
+
+
+def _print_table(results: Sequence[dict[str, Any]]) -> None:
+    for name in results[0]:
+        cells = [_cell(name, result[name]) for result in results]
+        print(f"{name:<20}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+def _cell(name: str, value: Any) -> str:
+    match value:
+        case {"p50": middle, "p95": high}:
+            return f"{middle:.2f} / {high:.2f} ms"
+        case int() if name.startswith(("size", "peak")):
+            return f"{value / 1e6:,.1f} MB"
+        case float():
+            return f"{value:.3f}"
+        case _:
+            return str(value)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(sys.modules[__name__].__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dimension", type=int, default=512)
+    parser.add_argument("--updates", type=int, default=10_000, help="single-row upserts")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

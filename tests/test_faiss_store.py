@@ -272,6 +272,21 @@ def test_scrubbing_finds_what_changed_behind_our_back(folder):
     store.close()
 
 
+def test_what_was_damaged_since_it_was_read_is_written_anew(folder):
+    store = filled(folder)
+    store.maintain()
+    expected = everything(store)
+    damaged(folder, "vectors-2.f16", 100)
+    damaged(folder, "metadata-2.parquet", 100)
+    assert any(store.scrub())
+    store.maintain()
+    assert not any(store.scrub())
+    store.close()
+    again = FaissStore(folder)
+    assert_same(everything(again), expected)
+    again.close()
+
+
 def saved(folder):
     model, pictures = salvage(folder)
     return model, {picture.record.id: picture for picture in pictures}

@@ -106,6 +106,7 @@ class FaissStore:
         self._writing = threading.Lock()
         self._gate = Gate()
         self._refusal: str | None = None
+        self._rewrite = False
         with reported(f"open {self._folder}"):
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             self._manifest = read_manifest(self._folder) or self._make()
@@ -326,7 +327,7 @@ class FaissStore:
         gone = contents.worded - int(np.count_nonzero(contents.alive[: contents.worded]))
         changed = max(unfolded, gone)
         enough = min(max(_FOLD_ROWS, len(contents.frame) // _FOLD_SHARE), _MOST_UNFOLDED)
-        return changed >= (_FOLD_ROWS if idle else enough)
+        return self._rewrite or changed >= (_FOLD_ROWS if idle else enough)
 
     def _train_if_due(self) -> bool:
         contents, index = self._current, self._index
@@ -350,7 +351,7 @@ class FaissStore:
         with self._gate.writing():
             self._index, self._rows, self._contents = index, numbers, contents
         self._journal.close()
-        self._journal, self._snapshot = journal, snapshot
+        self._journal, self._snapshot, self._rewrite = journal, snapshot, False
         remove_files(self._folder, snapshot.names)
 
     def _write_snapshot(
@@ -400,17 +401,24 @@ class FaissStore:
             remove_files(self._folder, valid.names if valid else frozenset())
 
     def scrub(self) -> Iterator[str | None]:
+        """As the protocol says. What was damaged since it was read is written anew at the next chance."""
         snapshot = self._snapshot
+        for damage in self._damages(snapshot):
+            if self._snapshot is not snapshot:
+                return  # these files are being removed; the next pass reads the new ones
+            if damage is not None:
+                self._rewrite = True
+            yield damage
+
+    def _damages(self, snapshot: Snapshot) -> Iterator[str | None]:
         for file in snapshot.files:
             for damage in damage_by_block(self._folder, file):
-                if self._snapshot is not snapshot:
-                    return  # these files are being removed; the next pass reads the new ones
                 yield None if damage is None else damaged(self._path(file.name), damage).message
         length = self._journal.length
         try:
             verify_journal(self._path(snapshot.journal_name), length)
         except StoreUnreadableError as error:
-            yield error.message if self._snapshot is snapshot else None
+            yield error.message
         else:
             yield None
 

@@ -74,8 +74,13 @@ class Scrubber:
         with self._in_use() as store:
             for damage in store.scrub():
                 if damage is not None and found is None:
-                    found = self._damage = damage
-                    log.error("the store is damaged: %s", damage)
+                    found = damage
+                    self._tell(damage)
                 if self._stopping.wait(self._pace_s) or not self._is_current(store):
                     return
         self._damage = found
+
+    def _tell(self, damage: str) -> None:
+        if damage != self._damage:
+            log.error("the store is damaged: %s", damage)
+        self._damage = damage

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 from starlette.exceptions import HTTPException
 
 from imagedbd import __version__, errors
-from imagedbd.datatypes import PictureTerm, PromptTerm, Query, Signature, SortOrder
+from imagedbd.datatypes import MAX_WEIGHT, PictureTerm, PromptTerm, Query, Signature, SortOrder
 from imagedbd.search import conditions_of
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ AnyText = Annotated[str, PlainValidator(_any_text), WithJsonSchema({"type": "str
 AnyPath = Annotated[
     str, PlainValidator(_any_path), WithJsonSchema({"type": "string", "pattern": "^/", "maxLength": MAX_TEXT})
 ]
-Weight = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)]
 
 
 class _Body(BaseModel):
@@ -111,6 +112,13 @@ class Place(_Body):
     km: float = Field(default=10.0, gt=0, le=20_040)
 
 
+class Weights(_Body):
+    """How much each ranking counts where both are fused; 0 leaves one out, and not both can be 0."""
+
+    likeness: Share = Field(default=1.0, description="of the ranking by prompts and pictures")
+    words: Share = Field(default=1.0, description="of the ranking by metadata words")
+
+
 class SearchBody(_Body):
     terms: list[Prompt | Picture] = Field(default=[], max_length=100)
     text: AnyText | None = Field(default=None, description="words that the metadata must have, all of them")
@@ -123,6 +131,7 @@ class SearchBody(_Body):
     limit: int = Field(default=10, ge=1, le=10_000)
     min_score: float | None = Field(default=None, ge=-1, le=1)
     sort: Literal["score", "date"] = "score"
+    weights: Weights = Weights()
 
 
 class PathBody(_Body):
@@ -268,6 +277,7 @@ def _query(body: SearchBody) -> Query:
         limit=body.limit,
         min_score=body.min_score,
         sort=SortOrder(body.sort),
+        weights=(body.weights.likeness, body.weights.words),
     )
 
 

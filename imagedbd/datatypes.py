@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -543,6 +543,10 @@ class RootStatus:
     reason: str | None = None
 
 
+MAX_WEIGHT: Final = 1000
+"""The largest weight, of a term or of a ranking."""
+
+
 @dataclass(frozen=True, slots=True)
 class PromptTerm:
     text: str
@@ -573,7 +577,9 @@ class Query:
 
     :param text: words that the metadata must have, all of them.
     :param min_score: lower bound on a hit's cosine similarity.
-    :param weights: how much the ranking by likeness and the one by words count when they are fused.
+    :param weights: how much the ranking by likeness and the one by words count when they are fused, from 0
+        to :data:`MAX_WEIGHT`, not both 0. A ranking of weight 0 takes no part; where there is only one
+        ranking, there is nothing to weigh.
     """
 
     terms: tuple[PromptTerm | PictureTerm, ...] = ()

@@ -32,7 +32,8 @@ def cosines(vectors: NDArray[np.floating[Any]], query: Vector) -> NDArray[np.flo
     """Cosine similarities of vectors, shape ``(n, dimension)``, with a query; in float32, shape ``(n,)``.
 
     Lengths are taken out, so that what rounding did to a stored vector's length does not count. Each row
-    is summed on its own: equal vectors score equal to the last bit, whatever stands beside them.
+    is summed on its own: equal vectors score equal to the last bit, whatever stands beside them and however
+    they lie in memory.
     """
     sums: NDArray[np.float32] = (unit(vectors) * unit(query)).sum(axis=-1, dtype=np.float32)
     return sums
@@ -40,7 +41,7 @@ def cosines(vectors: NDArray[np.floating[Any]], query: Vector) -> NDArray[np.flo
 
 def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """The vectors as float32 of length one, along the last axis; a zero vector stays what it is."""
-    wide = np.asarray(vectors, dtype=np.float32)
+    wide = np.asarray(vectors, dtype=np.float32, order="C")  # sums depend on the order of memory
     lengths = np.sqrt((wide * wide).sum(axis=-1, keepdims=True, dtype=np.float32))
     shortened: NDArray[np.float32] = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
     return shortened
@@ -78,7 +79,7 @@ def fuse(
     A record gets ``weight / (k + rank)`` from each ranking that it is in, where ranks count from 1; the
     sum is its score. Equal scores are ordered by the bytes of the path.
 
-    :param weights: one for each ranking; all 1 if not given.
+    :param weights: one above 0 for each ranking; all 1 if not given.
     """
     records: dict[str, ImageRecord] = {}
     scores: dict[str, float] = {}

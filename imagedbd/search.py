@@ -6,6 +6,8 @@ fused by reciprocal rank. All scores come from shared code, so that every store 
 
 from __future__ import annotations
 
+import heapq
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -15,11 +17,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from imagedbd.datatypes import (
+    MAX_WEIGHT,
     Compare,
     Hit,
     Like,
     Match,
     Near,
+    OneOf,
     Or,
     PictureState,
     PictureTerm,
@@ -38,7 +42,7 @@ from imagedbd.errors import (
     UsageError,
 )
 from imagedbd.expressions import all_of, date_span, parse
-from imagedbd.ranking import cosines, fuse
+from imagedbd.ranking import RECIPROCAL_RANK_K, cosines, fuse
 from imagedbd.text import query_words
 
 if TYPE_CHECKING:
@@ -54,8 +58,9 @@ MAX_CAMERA: Final = 100
 FUSION_DEPTH: Final = 200
 """Candidates of each ranking that take part in a fusion, at least."""
 PROMPT_CACHE: Final = 1_000
-SAME_SIMILARITY: Final = 6
-"""Decimal places in which two similarities must differ to order their pictures."""
+SAME_SIMILARITY: Final = 1e-6
+"""How much more similar than a query picture itself another may seem, for the noise of float32 alone."""
+VECTORS_AT_ONCE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +86,21 @@ class Searcher:
         """Rank the pictures that meet the query's condition.
 
         A query without terms and words lists what meets its condition, newest first, with score 0. Where
-        the model cannot be had, a query that has words as well is answered by those alone, with a note.
+        the model cannot be had, a query that has words as well is answered by those alone, with a note,
+        unless it has a lowest similarity.
 
-        :raises UsageError: for a limit out of range, or terms that cancel each other.
+        :raises UsageError: for a limit or a weight out of range, or terms that cancel each other.
         :raises PictureNeededError: if a query picture must be sent as bytes.
         :raises QueryPictureError: if its bytes are no picture.
         :raises ModelUnavailableError: if the query needs vectors and there is no model.
         """
-        if not 1 <= query.limit <= MAX_LIMIT:
-            raise UsageError(f"The limit must be between 1 and {MAX_LIMIT}, not {query.limit}.")
-        notes: list[str] = []
         words = query_words(query.text or "")
-        if query.min_score is not None and not query.terms:
-            raise UsageError("A lowest similarity needs a prompt or a picture to be similar to.")
-        if query.text is not None and not words:
-            raise UsageError(f"There is no word in {query.text!r} to look for.")
-        if len(words) > MAX_WORDS:
-            raise UsageError(f"At most {MAX_WORDS} words can be looked for, not {len(words)}.")
+        _check(query, words)
+        if query.terms and not query.weights[1]:
+            words = []  # their ranking is left out
+        notes: list[str] = []
         vector = self._vector_or_note(query, words, notes)
-        if vector is not None and words:
-            hits = self._fused(query, vector, words)
-        elif vector is not None:
-            hits = self._by_vector(query, vector)
-        elif words:
-            matches = self._store.matching(words, query.limit, query.condition)
-            hits = [Hit(m.record, 0, m.score, None, m.score) for m in matches]
-        else:
-            hits = self._listing(query)
-        return Answer(_finish(hits, query), tuple(notes))
+        return Answer(_finish(self._hits(query, vector, words), query), tuple(notes))
 
     def _vector_or_note(self, query: Query, words: Sequence[str], notes: list[str]) -> Vector | None:
         if not query.terms:
@@ -116,45 +108,100 @@ class Searcher:
         try:
             return self._query_vector(query.terms)
         except (ModelUnavailableError, EmbedderError) as error:
-            if not words:
+            if not words or query.min_score is not None:
                 raise
             notes.append(f"Answered from metadata alone. {error.message}")
             return None
 
+    def _hits(self, query: Query, vector: Vector | None, words: Sequence[str]) -> list[Hit]:
+        if vector is None:
+            return self._by_words(query, words, None) if words else self._listing(query)
+        if not words:
+            return self._by_vector(query, vector)
+        if not query.weights[0]:
+            return self._by_words(query, words, vector)
+        return self._fused(query, vector, words)
+
     def _by_vector(self, query: Query, vector: Vector) -> list[Hit]:
-        matches = self._store.nearest(vector, query.limit, query.condition)
-        own = {term.path for term in query.terms if isinstance(term, PictureTerm)}
-        matches = sorted(matches, key=lambda m: _likeness_key(m, own))
+        matches = self._similar(query, vector, query.limit)
         return [Hit(m.record, 0, m.score, m.score, None) for m in matches]
 
+    def _by_words(self, query: Query, words: Sequence[str], vector: Vector | None) -> list[Hit]:
+        # The pictures that are similar enough may stand anywhere among those that have the words.
+        limit = query.limit if query.min_score is None else self._store.count(query.condition)
+        matches = self._store.matching(words, limit, query.condition)
+        similarity = {} if vector is None else self._similarities([m.record.id for m in matches], vector)
+        return [Hit(m.record, 0, m.score, similarity.get(m.record.id), m.score) for m in matches]
+
     def _fused(self, query: Query, vector: Vector, words: Sequence[str]) -> list[Hit]:
-        depth = max(FUSION_DEPTH, 2 * query.limit)
-        similar = self._store.nearest(vector, depth, query.condition)
+        """Both rankings as one; what one of them has further down than the depth gets nothing from it."""
+        depth = self._depth(query)
+        similar = self._similar(query, vector, depth)
         worded = self._store.matching(words, depth, query.condition)
         similarity = {match.record.id: match.score for match in similar}
         missing = [match.record.id for match in worded if match.record.id not in similarity]
-        others = [(p.record.id, p.vector) for p in self._store.get(missing) if p.vector is not None]
-        if others:
-            scores = cosines(np.stack([other for _, other in others]), vector)
-            similarity |= dict(zip((key for key, _ in others), map(float, scores), strict=True))
+        similarity |= self._similarities(missing, vector)
         text_score = {match.record.id: match.score for match in worded}
         return [
             Hit(
                 match.record, 0, match.score, similarity.get(match.record.id), text_score.get(match.record.id)
             )
-            for match in fuse([similar, worded])
+            for match in fuse([similar, worded], weights=query.weights)
         ]
 
+    def _depth(self, query: Query) -> int:
+        """How far down both rankings are read, so that no hit is missed that both have further down.
+
+        Such a picture scores less than ``sum(weights) / (k + depth)``, and one ranking alone puts ``limit``
+        pictures at ``weight / (k + limit)`` or above. Under a lowest similarity that can only be the ranking
+        by likeness: either its first ones are similar enough, or it was read to the last that is.
+        """
+        leading = query.weights[0] if query.min_score is not None else max(query.weights)
+        depth = sum(query.weights) / leading * (RECIPROCAL_RANK_K + query.limit) - RECIPROCAL_RANK_K
+        if depth > 2 * (RECIPROCAL_RANK_K + MAX_LIMIT):  # by weights far apart
+            depth = min(depth, self._store.count(query.condition))
+        return max(FUSION_DEPTH, math.ceil(depth))
+
+    def _similar(self, query: Query, vector: Vector, limit: int) -> list[Match]:
+        """The nearest pictures; a query picture comes before its own copies, which are exactly as similar."""
+        found = self._store.nearest(vector, limit, query.condition)
+        own = {os.path.realpath(t.path) for t in query.terms if isinstance(t, PictureTerm) and t.path}
+        if len(found) == limit:
+            found = found + self._left_out(own - {match.record.path for match in found}, query, vector)
+        return sorted(found, key=lambda match: _likeness_key(match, own))[:limit]
+
+    def _left_out(self, paths: set[str], query: Query, vector: Vector) -> list[Match]:
+        """Query pictures that meet the condition; they may lie behind more copies than were asked for."""
+        entries = (self._ledger.get(path) for path in sorted(paths, key=os.fsencode))
+        ids = tuple(entry.id for entry in entries if entry and entry.id)
+        if not ids:
+            return []
+        return self._store.nearest(vector, len(ids), all_of([query.condition, OneOf("id", ids)]))
+
+    def _similarities(self, ids: Sequence[str], vector: Vector) -> dict[str, float]:
+        """By id; pictures without a vector are left out."""
+        similarity: dict[str, float] = {}
+        for start in range(0, len(ids), VECTORS_AT_ONCE):
+            some = self._store.get(ids[start : start + VECTORS_AT_ONCE])
+            known = [(p.record.id, p.vector) for p in some if p.vector is not None]
+            if known:
+                scores = cosines(np.stack([other for _, other in known]), vector)
+                similarity |= dict(zip((key for key, _ in known), map(float, scores), strict=True))
+        return similarity
+
     def _listing(self, query: Query) -> list[Hit]:
-        records = sorted(self._store.scan(query.condition), key=_newest_first)
-        return [Hit(record, 0, 0.0) for record in records[: query.limit]]
+        records = heapq.nsmallest(query.limit, self._store.scan(query.condition), key=_newest_first)
+        return [Hit(record, 0, 0.0) for record in records]
 
     def _query_vector(self, terms: Sequence[PromptTerm | PictureTerm]) -> Vector:
-        total = np.sum([term.weight * self._term_vector(term) for term in terms], axis=0, dtype=np.float32)
+        weights = np.array([term.weight for term in terms], np.float64)
+        vectors = np.stack([self._term_vector(term) for term in terms])
+        total = (weights[:, np.newaxis] * vectors).sum(axis=0)
         length = float(np.linalg.norm(total))
-        if length < 1e-6:
+        if length <= 1e-6 * float(np.abs(weights).sum()):
             raise UsageError("The terms of this query cancel each other out.")
-        return np.divide(total, length, dtype=np.float32)
+        combined: Vector = (total / length).astype(np.float32)
+        return combined
 
     def _term_vector(self, term: PromptTerm | PictureTerm) -> Vector:
         if isinstance(term, PromptTerm):
@@ -241,10 +288,22 @@ def _made_by(word: str) -> Condition:
     return Or(tuple(Like(field, f"%{literal}%", ignore_case=True) for field in fields))
 
 
-def _likeness_key(match: Match, own: set[str | None]) -> tuple[float, bool, bytes]:
-    """A query picture comes before its own copies, which are exactly as similar."""
+def _check(query: Query, words: Sequence[str]) -> None:
+    if not 1 <= query.limit <= MAX_LIMIT:
+        raise UsageError(f"The limit must be between 1 and {MAX_LIMIT}, not {query.limit}.")
+    if not all(0 <= weight <= MAX_WEIGHT for weight in query.weights) or not any(query.weights):
+        raise UsageError(f"The weights of likeness and words are from 0 to {MAX_WEIGHT}, and not both are 0.")
+    if query.min_score is not None and not query.terms:
+        raise UsageError("A lowest similarity needs a prompt or a picture to be similar to.")
+    if query.text is not None and not words:
+        raise UsageError(f"There is no word in {query.text!r} to look for.")
+    if len(words) > MAX_WORDS:
+        raise UsageError(f"At most {MAX_WORDS} words can be looked for, not {len(words)}.")
+
+
+def _likeness_key(match: Match, own: set[str]) -> tuple[float, bytes]:
     path = match.record.path
-    return -round(match.score, SAME_SIMILARITY), path not in own, os.fsencode(path)
+    return -(match.score + SAME_SIMILARITY if path in own else match.score), os.fsencode(path)
 
 
 def _newest_first(record: ImageRecord) -> tuple[bool, tuple[int, ...], bytes]:

@@ -29,6 +29,17 @@ def test_a_row_scores_the_same_whatever_stands_beside_it():
         assert cosines(vectors[n : n + 1], vectors[0].astype(np.float32))[0] == together[n]
 
 
+def test_a_row_scores_the_same_however_it_lies_in_memory():
+    rows = np.random.default_rng(0).standard_normal((100, 512)).astype(np.float16)
+    query = rows[0].astype(np.float32)
+    for same in (
+        np.asfortranarray(rows),
+        np.asfortranarray(rows.astype(np.float32)),
+        np.repeat(rows, 2, 1)[:, ::2],
+    ):
+        assert (cosines(same, query) == cosines(rows, query)).all()
+
+
 def test_a_zero_vector_is_like_nothing():
     assert cosines(np.zeros((1, 4), np.float32), np.ones(4, np.float32))[0] == 0
     assert unit(np.zeros(4, np.float32)).tolist() == [0, 0, 0, 0]

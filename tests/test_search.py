@@ -82,6 +82,44 @@ def searcher(store: Store, embedder: FakeEmbedder, tmp_path: Path) -> Iterator[S
     ledger.close()
 
 
+LIKE = PromptTerm("like")
+OWN = PictureTerm("/p/own", SIGNATURE)
+
+
+def at_angle(radians: float) -> np.ndarray:
+    """A unit vector that far from the one of the prompt "like"."""
+    ahead, aside = vector_of(b"like"), vector_of(b"aside")
+    aside -= aside @ ahead * ahead
+    return np.asarray(np.cos(radians) * ahead + np.sin(radians) * aside / np.linalg.norm(aside), np.float32)
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Two hundred pictures that are alike and as many that have the word, and "both": 201st in each way.
+
+    "own" has forty copies whose paths come first.
+    """
+    store = open_store("lance", str(tmp_path_factory.mktemp("crowd") / "store"))
+    store.bind(INFO)
+    rows = [(f"like{n:03}", at_angle(0.3 + n / 300), None) for n in range(200)]
+    rows += [(f"word{n:03}", at_angle(2 + n / 400), "boat") for n in range(200)]
+    rows += [("both", at_angle(1.0), "a boat on a wide and very quiet lake of the far north")]
+    rows += [(name, at_angle(1.5), None) for name in ("own", *(f"copy{n:02}" for n in range(40)))]
+    pictures = (StoredPicture(record(name, caption=caption), vector) for name, vector, caption in rows)
+    store.apply(Batch(upserts=tuple(pictures)))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def crowded(crowd: Store, embedder: FakeEmbedder, tmp_path: Path) -> Iterator[Searcher]:
+    ledger, decoder = Ledger(str(tmp_path / "ledger")), Decoder(1)
+    ledger.put([LedgerEntry("/p/own", SIGNATURE, PictureState.INDEXED, id=f"{'own':0>32}")])
+    yield Searcher(crowd, ledger, decoder, embedder)
+    decoder.close()
+    ledger.close()
+
+
 def names(searcher: Searcher, query: Query) -> list[str]:
     return [hit.record.name for hit in searcher.search(query).hits]
 
@@ -115,6 +153,24 @@ def test_terms_that_cancel_each_other_are_refused(searcher: Searcher) -> None:
         searcher.search(Query(terms=(PromptTerm("0"), PromptTerm("0", -1.0))))
 
 
+@pytest.mark.parametrize("weight", [1e-12, 1e-3, 1.0, 1000.0])
+def test_only_the_proportions_of_weights_count(searcher: Searcher, weight: float) -> None:
+    one = searcher.search(Query(terms=(PromptTerm("0", 2), PromptTerm("3", -1)))).hits
+    scaled = searcher.search(Query(terms=(PromptTerm("0", 2 * weight), PromptTerm("3", -weight)))).hits
+    assert [h.record.name for h in scaled] == [h.record.name for h in one]
+    assert [h.score for h in scaled] == pytest.approx([h.score for h in one], abs=1e-6)
+
+
+def test_away_from_a_prompt_is_its_ranking_backwards(searcher: Searcher) -> None:
+    towards, away = (names(searcher, Query(terms=(PromptTerm("1", weight),))) for weight in (1.0, -1.0))
+    assert away == towards[::-1]
+
+
+def test_weights_of_zero_leave_nothing_to_look_for(searcher: Searcher) -> None:
+    with pytest.raises(UsageError, match="cancel"):
+        searcher.search(Query(terms=(PromptTerm("0", 0.0),)))
+
+
 def test_words_must_all_be_there(searcher: Searcher) -> None:
     assert sorted(names(searcher, Query(text="dog"))) == ["0", "1", "waiting"]
     assert names(searcher, Query(text="DOG, cat!")) == ["1"]
@@ -135,6 +191,69 @@ def test_fusion_puts_first_what_both_rankings_have(searcher: Searcher) -> None:
     assert by_name["2"].text_score is None
     assert hits[0].record.name in {"0", "1"}
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_weights_favour_likeness_or_words(searcher: Searcher) -> None:
+    query = Query(terms=(PromptTerm("2"),), text="dog")
+    by_likeness = names(searcher, replace(query, weights=(1000, 1)))
+    assert by_likeness[0] == "2"
+    by_words = names(searcher, replace(query, weights=(1, 1000)))
+    assert set(by_words[:3]) == {"0", "1", "waiting"}
+    assert set(by_words) == set(by_likeness)
+
+
+def test_a_weight_of_zero_leaves_a_ranking_out(searcher: Searcher) -> None:
+    query = Query(terms=(PromptTerm("2"),), text="dog")
+    prompt = searcher.search(replace(query, text=None)).hits
+    assert searcher.search(replace(query, weights=(1, 0))).hits == prompt
+    worded = searcher.search(replace(query, weights=(0, 1))).hits
+    assert [h.record for h in worded] == [h.record for h in searcher.search(Query(text="dog")).hits]
+    assert [h.score for h in worded] == [h.text_score for h in worded]
+    similarity = {h.record.name: h.similarity for h in prompt}
+    assert {h.record.name: h.similarity for h in worded} == pytest.approx(
+        {name: similarity.get(name) for name in ("0", "1", "waiting")}, abs=1e-6
+    )
+
+
+def test_where_there_is_one_ranking_weights_change_nothing(searcher: Searcher) -> None:
+    for query in (Query(terms=(PromptTerm("2"),)), Query(text="dog"), Query()):
+        for weights in ((0.0, 1.0), (1.0, 0.0), (5.0, 1.0)):
+            assert searcher.search(replace(query, weights=weights)) == searcher.search(query)
+
+
+@pytest.mark.parametrize("weights", [(0, 0), (-1, 1), (1, 1001), (float("nan"), 1), (1, float("inf"))])
+def test_weights_out_of_range_are_refused(searcher: Searcher, weights: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match="weights"):
+        searcher.search(Query(terms=(PromptTerm("2"),), text="dog", weights=weights))
+
+
+def test_what_both_rankings_have_far_down_is_not_missed(crowded: Searcher) -> None:
+    found = names(crowded, Query(terms=(LIKE,), text="boat", limit=100, min_score=0.4))
+    assert len(found) == 100
+    assert found[69:72] == ["like069", "both", "like070"]
+
+
+def test_the_similar_enough_are_found_wherever_they_stand_among_the_words(crowded: Searcher) -> None:
+    query = Query(terms=(LIKE,), text="boat", min_score=0.4, limit=5)
+    assert names(crowded, replace(query, weights=(0, 1))) == ["both"]
+    assert names(crowded, replace(query, weights=(1e-9, 1))) == ["both", *(f"like{n:03}" for n in range(4))]
+    assert names(crowded, query) == [f"like{n:03}" for n in range(5)]
+
+
+def test_a_query_picture_comes_before_however_many_copies(crowded: Searcher) -> None:
+    copies = [f"copy{n:02}" for n in range(40)]
+    for limit in (1, 2, 40, 41, 50):
+        found = names(crowded, Query(terms=(OWN,), limit=limit))
+        assert found[:41] == ["own", *copies][:limit]
+    elsewhere = Query(terms=(OWN,), limit=3, condition=Compare("name", "<", "e"))
+    assert names(crowded, elsewhere) == copies[:3]
+
+
+@pytest.mark.parametrize("terms", [(LIKE,), (OWN,), (OWN, PromptTerm("like", 0.1))])
+def test_fewer_hits_are_the_first_of_more(crowded: Searcher, terms: tuple[PromptTerm | PictureTerm]) -> None:
+    everything = names(crowded, Query(terms=terms, limit=1_000))
+    for limit in (1, 7, 41, 199, 200, 300):
+        assert names(crowded, Query(terms=terms, limit=limit)) == everything[:limit]
 
 
 def test_the_lowest_similarity_drops_what_has_none(searcher: Searcher) -> None:
@@ -198,6 +317,15 @@ def test_without_a_model_words_alone_answer_and_say_so(searcher: Searcher, embed
         searcher.search(Query(terms=(PromptTerm("new"),)))
     with pytest.raises(ModelUnavailableError):
         searcher.search(Query(terms=(PictureTerm(data=encoded(1)),)))
+
+
+def test_a_lowest_similarity_is_not_answered_without_a_model(
+    searcher: Searcher, embedder: FakeEmbedder
+) -> None:
+    embedder.info = None
+    for query in (Query(min_score=0.1), Query(weights=(1, 0))):
+        with pytest.raises(ModelUnavailableError):
+            searcher.search(replace(query, terms=(PromptTerm("unheard of"),), text="cat"))
 
 
 def test_conditions_are_joined(searcher: Searcher) -> None:

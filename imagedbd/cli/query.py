@@ -6,7 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from imagedbd.cli import output
+from imagedbd.cli import notation, output
+from imagedbd.datatypes import MAX_WEIGHT
 from imagedbd.errors import QueryPictureError, UsageError
 from imagedbd.formats import is_picture_name
 from imagedbd.text import query_words
@@ -14,37 +15,61 @@ from imagedbd.text import query_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from imagedbd.cli.notation import Term
+
 AVERSION: Final = -0.5
 """Weight of ``--not``. Prompts are alike in much (all are prompts), and a full -1 would take that away too:
-half leaves a query in the neighbourhood of what was asked for."""
+half leaves a query in the neighbourhood of what was asked for. A minus in the notation is arithmetic, and
+subtracts what it says."""
 MAX_STDIN: Final = 190 << 20
 """Bytes of a picture on standard input: what the daemon takes, less what base64 adds."""
 DEFAULT_KM: Final = 10.0
 
 
 def terms_of(
-    query: str | None, images: Sequence[str], prompts: Sequence[str], unwanted: Sequence[str]
+    query: Sequence[Term], images: Sequence[str], prompts: Sequence[str], unwanted: Sequence[str]
 ) -> list[dict[str, Any]]:
     """What the query's vector is made of.
 
-    :param query: the bare query; a picture if it names one, else a prompt.
+    :param query: the terms of the bare query. Those of the options are taken as they stand.
     """
     if list(images).count("-") > 1:
         raise UsageError("Standard input holds one picture: give `--image -` once.")
-    terms = [_picture_or_prompt(query)] if query is not None else []
+    terms = [_term(term) for term in query]
     terms += [_picture(image) for image in images]
     terms += [{"prompt": _filled("--prompt", prompt)} for prompt in prompts]
     terms += [{"prompt": _filled("--not", prompt), "weight": AVERSION} for prompt in unwanted]
     return terms
 
 
-def words_of(query: str | None, text: str | None) -> str | None:
-    """The words to look for in the metadata: those of ``--text``, or of a bare query that has any."""
+def bare_terms(query: str | None) -> tuple[Term, ...]:
+    """The terms of the bare query; see :mod:`imagedbd.cli.notation`."""
+    return () if query is None else notation.parse(query, _names_picture)
+
+
+def words_of(query: Sequence[Term], text: str | None) -> str | None:
+    """The words to look for in the metadata: those of ``--text``, or of what a bare query adds.
+
+    Its pictures have no words; and those of what it subtracts say what is not to be seen, while a word that
+    the metadata lacks says nothing.
+    """
     if text is not None:
         return text
-    if query is None or _names_picture(query) or not query_words(query):
-        return None
-    return query
+    words = " ".join(term.text for term in query if term.weight > 0 and not term.is_picture)
+    return words if query_words(words) else None
+
+
+def weights_of(text: str) -> dict[str, float]:
+    """``LIKENESS,WORDS``: how much each of the two rankings counts in their fusion."""
+    try:
+        likeness, words = (float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--weights: {text!r} is not LIKENESS,WORDS. To let likeness count twice: --weights 2,1"
+        ) from None
+    if not (0 <= likeness <= MAX_WEIGHT and 0 <= words <= MAX_WEIGHT and likeness + words):
+        raise UsageError(f"--weights: {text!r}: both are from 0 to {MAX_WEIGHT}, and one is above 0.")
+    return {"likeness": likeness, "words": words}
 
 
 def conditions(
@@ -96,13 +121,14 @@ def entry_path(path: str) -> str:
     return real_path(path) if name in {"", ".", ".."} else os.path.join(os.path.realpath(folder), name)
 
 
-def _picture_or_prompt(query: str) -> dict[str, Any]:
-    query = _filled("QUERY", query)
-    if _names_picture(query):
-        return {"path": os.path.expanduser(query)}
-    if is_picture_name(query):
-        output.note(f"There is no file {output.printable(query)} here, so this looks for its words.")
-    return {"prompt": query}
+def _term(term: Term) -> dict[str, Any]:
+    weight = {} if term.weight == 1 else {"weight": term.weight}
+    if term.is_picture:
+        return _picture_file(term.text) | weight
+    if is_picture_name(term.text):
+        done = "this is taken for words" if term.weight > 0 else "its words are subtracted"
+        output.note(f"There is no file {output.printable(term.text)} here, so {done}.")
+    return {"prompt": term.text} | weight
 
 
 def _names_picture(query: str) -> bool:
@@ -116,7 +142,11 @@ def _filled(place: str, prompt: str) -> str:
 
 
 def _picture(image: str) -> dict[str, Any]:
-    return {"data": _stdin_picture()} if image == "-" else {"path": os.path.expanduser(image)}
+    return {"data": _stdin_picture()} if image == "-" else _picture_file(image)
+
+
+def _picture_file(path: str) -> dict[str, Any]:
+    return {"path": os.path.expanduser(path)}
 
 
 def _stdin_picture() -> bytes:

@@ -24,6 +24,8 @@ app = typer.Typer()
     epilog=examples(
         "imagedb search 'a red car'",
         "imagedb search holiday.jpg -n 5",
+        "imagedb search '2:dog + ./pool.jpg - snow'",
+        "imagedb search harbour --weights 1,3",
         "imagedb search --text 'Nikon lisbon' --after 2024-05",
         "imagedb search beach --not people --where 'iso < 400 AND width > 1024'",
         "imagedb search --near 38.71,-9.14,25 -n 1000 -0 | xargs -0 cp -t ~/Lisbon",
@@ -37,7 +39,8 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
         typer.Argument(
             metavar="QUERY",
             show_default=False,
-            help="A picture file, or words: what is to be seen, and what the metadata says.",
+            help="A picture file, or words: what is to be seen, and what the metadata says; or several, "
+            "with + and - between them.",
         ),
     ] = None,
     image: Annotated[
@@ -58,6 +61,14 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
         list[str] | None,
         typer.Option(
             "--not", metavar="TEXT", help="Away from this; half the weight of a prompt. Repeatable."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            metavar="LIKENESS,WORDS",
+            help="How much what is to be seen and what the metadata says count (1,1); 0 leaves one out.",
         ),
     ] = None,
     where: flags.Where = None,
@@ -92,6 +103,11 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
     Words are looked for in two ways, and the two rankings are fused: as a prompt (what is to be seen) and in
     the metadata (captions, keywords, names, cameras). A query of conditions only lists what meets them,
     newest first.
+
+    QUERY may add and subtract: '2:dog + ./pool.jpg - snow'. Each term is a picture file that is there, or
+    words; a number and a colon before it make it count more or less. Only a + or - between spaces is one.
+    The words that are added are looked for in the metadata too. A file whose name is all of QUERY is that
+    file; what is in double quotes, and what is given with --prompt, is taken as it stands.
     """
     bare = " ".join(bare_words) if bare_words else None
     form = output.chosen_form(as_json=as_json, jsonl=jsonl, paths=paths, nul=nul)
@@ -100,12 +116,18 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
     narrowing = query.conditions(
         where=where, folders=folders or (), after=after, before=before, camera=camera, near=near
     )
-    terms = query.terms_of(bare, image or (), prompt or (), unwanted or ())
-    words = query.words_of(bare, text)
+    balance = None if weights is None else query.weights_of(weights)
+    bare_terms = query.bare_terms(bare)
+    terms = query.terms_of(bare_terms, image or (), prompt or (), unwanted or ())
+    words = query.words_of(bare_terms, text)
     if not terms and words is None and not narrowing:
         raise ExplainedUsageError("There is nothing to look for.", _EXAMPLES)
+    if balance and not (terms and words):
+        output.note("--weights changes nothing here: there are not both likeness and words to weigh.")
     target = target_of(context)
-    answer = target.client.search(terms, text=words, limit=limit, min_score=min_score, sort=sort, **narrowing)
+    answer = target.client.search(
+        terms, text=words, limit=limit, min_score=min_score, sort=sort, weights=balance, **narrowing
+    )
     _answer(target, answer, form)
     if not terms and len(answer["hits"]) == limit:
         output.note(f"These are the first {limit}; there may be more: -n sets how many, at most.")
@@ -194,6 +216,7 @@ def list_pictures(
 _EXAMPLES = """Try, for example:
   imagedb search 'a red car'          what is to be seen, or in the metadata
   imagedb search holiday.jpg          pictures like this one
+  imagedb search 'dog + beach - snow' with and without
   imagedb search --text 'Nikon 2024'  words in the metadata
   imagedb search --where 'iso >= 800' a condition; `imagedb search --help` has them all"""
 

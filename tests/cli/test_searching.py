@@ -174,6 +174,68 @@ class TestQuery:
     def test_a_picture_that_is_not_there_becomes_words_with_a_remark(self, daemon, imagedb):
         _answering(daemon, [a_hit("/photos/a.jpg")])
         assert "There is no file holiday.jpg here" in imagedb("search", "holiday.jpg").words
+        assert "copy.jpg here, so its words are subtracted" in imagedb("search", "IMG 1 - copy.jpg").words
+
+    def test_terms_are_added_and_subtracted(self, asked, tmp_path):
+        (tmp_path / "pool.jpg").write_bytes(b"picture")
+        body = asked("2:a dog + ./pool.jpg - snow", "--not", "people")
+        stat = body["terms"][1].pop("stat")
+        assert stat["size"] == 7
+        assert body["terms"] == [
+            {"prompt": "a dog", "weight": 2},
+            {"path": str(tmp_path / "pool.jpg")},
+            {"prompt": "snow", "weight": -1},
+            {"prompt": "people", "weight": AVERSION},
+        ]
+        assert body["text"] == "a dog"
+
+    @pytest.mark.parametrize(
+        ("query", "words"),
+        [
+            (["horse", "+", "2:stripes", "-", "grass"], "horse stripes"),
+            (["2:horse"], "horse"),
+            (["pool.jpg + horse"], "horse"),
+            (["pool.jpg - 2:pool.jpg"], None),
+            (["pool.jpg", "-", "snow"], None),
+            (["-", "snow"], None),
+            (["❤ + ☀"], None),
+            (['"Paris - Eiffel Tower"'], "Paris - Eiffel Tower"),
+        ],
+    )
+    def test_the_words_that_are_added_are_looked_for_in_the_metadata(self, asked, tmp_path, query, words):
+        (tmp_path / "pool.jpg").write_bytes(b"picture")
+        assert asked(*query).get("text") == words
+
+    def test_a_file_with_a_sign_in_its_name_is_a_file(self, asked, tmp_path):
+        picture = tmp_path / "IMG 1 - copy.jpg"
+        picture.write_bytes(b"picture")
+        assert [term["path"] for term in asked("IMG 1 - copy.jpg")["terms"]] == [str(picture)]
+        terms = asked("IMG 1 - copy.jpg", "+", "2:snow")["terms"]
+        assert (terms[0]["path"], terms[1:]) == (str(picture), [{"prompt": "snow", "weight": 2}])
+
+    @pytest.mark.parametrize("query", ["black-and-white", "c++", "year 2:1 crop", "16:9 wallpaper", "a -b"])
+    def test_words_with_signs_and_colons_stay_words(self, asked, query):
+        body = asked(query)
+        assert (body["terms"], body["text"]) == ([{"prompt": query}], query)
+
+    def test_options_are_taken_as_they_stand(self, asked):
+        body = asked("--prompt", "2:dog - snow", "--not", "a + b")
+        assert body["terms"] == [{"prompt": "2:dog - snow"}, {"prompt": "a + b", "weight": AVERSION}]
+
+    def test_all_pictures_of_a_query_are_sent_if_the_daemon_wants_them(self, daemon, imagedb, tmp_path):
+        for name in ("a.jpg", "b.jpg"):
+            (tmp_path / name).write_bytes(name.encode())
+
+        def answer(body):
+            if not all("data" in term for term in body["terms"] if "path" in term):
+                raise PictureNeededError("Send it.")
+            return {"hits": [a_hit("/photos/a.jpg")], "notes": [], "took_ms": 1}
+
+        daemon.answers["/search"] = answer
+        assert imagedb("search", "a.jpg - 0.5:b.jpg + dog").code == 0
+        first, second, prompt = daemon.bodies("/search")[1]["terms"]
+        assert [base64.b64decode(term["data"]) for term in (first, second)] == [b"a.jpg", b"b.jpg"]
+        assert ("weight" in first, second["weight"], prompt) == (False, -0.5, {"prompt": "dog"})
 
     def test_the_bytes_are_sent_only_if_the_daemon_wants_them(self, daemon, imagedb, tmp_path):
         (tmp_path / "x.jpg").write_bytes(b"picture")
@@ -216,6 +278,16 @@ class TestQuery:
         body = asked("x", "-n", "3", "--min-score", "-0.25", "--sort", "date")
         assert (body["limit"], body["min_score"], body["sort"]) == (3, -0.25, "date")
 
+    @pytest.mark.parametrize("text", ["2,1", "0,1", "1.5, 0"])
+    def test_weights_of_the_two_rankings(self, asked, text):
+        likeness, words = map(float, text.split(","))
+        assert asked("x", "--weights", text)["weights"] == {"likeness": likeness, "words": words}
+
+    def test_weights_with_nothing_to_weigh_are_remarked_on(self, daemon, imagedb):
+        _answering(daemon, [a_hit("/photos/a.jpg")])
+        assert "--weights changes nothing" in imagedb("search", "--prompt", "x", "--weights", "2,1").words
+        assert imagedb("search", "x", "--weights", "2,1").words == ""
+
     def test_a_name_that_is_not_utf8_travels(self, asked, tmp_path):
         name = os.fsdecode(b"caf\xe9.jpg")
         (tmp_path / name).write_bytes(b"picture")
@@ -239,6 +311,15 @@ class TestBadQuery:
             (["--near", "nan,0"], "not on this earth"),
             (["--image", "-", "--image", "-"], "give `--image -` once"),
             (["x", "--colour"], "No such option: --colour"),
+            (["x", "--weights", "2"], "is not LIKENESS,WORDS"),
+            (["x", "--weights", "1,b"], "is not LIKENESS,WORDS"),
+            (["x", "--weights", "0,0"], "one is above 0"),
+            (["x", "--weights", "-1,1"], "from 0 to 1000"),
+            (["x", "--weights", "nan,1"], "from 0 to 1000"),
+            (["2:"], "The term '2:' is empty"),
+            (["+", "+", "dog"], "The term '+' is empty"),
+            (["0:dog + cat"], "'0:': a weight is above 0 and at most 1000"),
+            (["dog + -2:cat"], "a weight has no sign"),
         ],
     )
     def test_it_exits_2_and_says_what_is_wrong(self, daemon, imagedb, arguments, words):

@@ -107,6 +107,22 @@ def test_a_bare_query_fuses_prompt_and_metadata(gallery: Machine) -> None:
     assert len(hits) == 6
 
 
+def test_weights_let_one_ranking_decide(gallery: Machine) -> None:
+    prompt = names(gallery.json("search", "--prompt", "harbour"))
+    assert names(gallery.json("search", "harbour", "--weights", "1,0")) == prompt
+    assert names(gallery.json("search", "harbour", "--weights", "0,1")) == ["d.jpg"]
+
+
+def test_pictures_are_added_and_subtracted(gallery: Machine) -> None:
+    a, b = str(gallery.photos / "rome" / "a.jpg"), str(gallery.photos / "rome" / "b.jpg")
+    assert set(names(gallery.json("search", f"{a} + {b}", "-n", "2"))) == {"a.jpg", "b.jpg"}
+    away = names(gallery.json("search", f"2:{a} - {b}"))
+    assert (away[0], away[-1]) == ("a.jpg", "b.jpg")
+    sent = gallery.home / "IMG 1 - copy.png"  # outside of the index, so both are sent
+    sent.write_bytes(encoded(2))
+    assert set(names(gallery.json("search", f"2:{a} + 2:{sent}", "-n", "2"))) == {"a.jpg", "c.jpg"}
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -10,6 +10,7 @@ index is forced on. Times are of this machine: compare them with each other, not
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -26,7 +27,7 @@ import numpy as np
 from library import SUBJECTS, Library, clustered, make_library
 
 from imagedbd.datatypes import Batch, Compare
-from imagedbd.stores import KINDS
+from imagedbd.stores import KINDS, open_store
 from imagedbd.text import fold
 
 if TYPE_CHECKING:
@@ -91,13 +92,8 @@ def _measured(kind: str, library: Library, home: str, updates: int) -> dict[str,
 
 def _opened(kind: str, folder: str) -> Store:
     """A store whose approximate index is on, however few its vectors are."""
-    if kind == "faiss":
-        from imagedbd.stores.faiss import FaissStore  # noqa: PLC0415 - each process loads one engine
-
-        return FaissStore(folder, exclusive=True, approximate_from=1_000)
-    from imagedbd.stores.lance import LanceStore  # noqa: PLC0415 - as above
-
-    return LanceStore(folder, exclusive=True, approximate_from=1_000)
+    importlib.import_module(f"imagedbd.stores.{kind}").INDEX_FROM = 1_000
+    return open_store(kind, folder, exclusive=True)
 
 
 def _build(kind: str, folder: str, library: Library) -> Store:

@@ -30,8 +30,8 @@ def _early_snapshots(monkeypatch):
     monkeypatch.setattr(faiss_store, "_FOLD_ROWS", 100)
 
 
-def filled(folder, **options):
-    store = FaissStore(folder, **options)
+def filled(folder):
+    store = FaissStore(folder)
     store.bind(LIBRARY.model)
     for pictures in LIBRARY.batches(64):
         store.apply(Batch(upserts=pictures))
@@ -163,19 +163,30 @@ def test_rows_from_before_the_first_vector_stay(folder):
 
 
 def test_an_unfinished_write_is_dropped_with_a_word(folder, caplog):
-    filled(folder).close()
+    crashed = filled(folder)
     journal = os.path.join(folder, "journal-1.log")
     with open(journal, "r+b") as file:
         file.truncate(os.path.getsize(journal) - 5)
     with caplog.at_level(logging.WARNING):
         again = FaissStore(folder)
-    assert "not finished" in caplog.text
+    assert "is taken back" in caplog.text
     assert again.count() == 600 - 600 % 64
     again.apply(Batch(upserts=LIBRARY.pictures[-10:]))
     again.close()
     last = FaissStore(folder)
     assert last.count() == 600 - 600 % 64 + 10
     last.close()
+    crashed._journal.close()
+
+
+def test_a_journal_that_lost_its_end_while_the_store_was_closed_is_damaged(folder):
+    store = filled(folder)
+    before = os.path.getsize(os.path.join(folder, "journal-1.log"))
+    store.apply(Batch(deletes=(LIBRARY.pictures[0].record.id,)))
+    store.close()
+    os.truncate(os.path.join(folder, "journal-1.log"), before)
+    with pytest.raises(StoreUnreadableError, match="it ends at byte"):
+        FaissStore(folder)
 
 
 # The approximate index.
@@ -188,7 +199,8 @@ def similar(store, seed=0):
 
 def test_an_approximate_index_answers_alike_and_survives_a_restart(folder, monkeypatch):
     exact = filled(f"{folder}-exact")
-    store = filled(folder, approximate_from=200)
+    monkeypatch.setattr(faiss_store, "INDEX_FROM", 200)
+    store = filled(folder)
     store.maintain()
     assert store._index.approximate
     assert similar(store) == similar(exact)
@@ -204,7 +216,7 @@ def test_an_approximate_index_answers_alike_and_survives_a_restart(folder, monke
         raise AssertionError("trained again")
 
     monkeypatch.setattr(faiss_store.VectorIndex, "trained", never)
-    again = FaissStore(folder, approximate_from=200)
+    again = FaissStore(folder)
     assert again._index.approximate
     assert similar(again) == similar(exact)
     again.maintain()
@@ -212,8 +224,9 @@ def test_an_approximate_index_answers_alike_and_survives_a_restart(folder, monke
         each.close()
 
 
-def test_a_damaged_approximate_index_is_made_anew(folder, caplog):
-    store = filled(folder, approximate_from=200)
+def test_a_damaged_approximate_index_is_made_anew(folder, caplog, monkeypatch):
+    monkeypatch.setattr(faiss_store, "INDEX_FROM", 200)
+    store = filled(folder)
     store.maintain()
     expected = similar(store)
     store.close()
@@ -222,7 +235,7 @@ def test_a_damaged_approximate_index_is_made_anew(folder, caplog):
     with open(path, "r+b") as file:
         file.seek(os.path.getsize(path) // 2)
         file.write(b"\xff" * 64)
-    again = FaissStore(folder, approximate_from=200)
+    again = FaissStore(folder)
     assert "made anew" in caplog.text
     assert similar(again) == expected
     again.maintain()

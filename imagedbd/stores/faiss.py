@@ -62,7 +62,7 @@ _log = logging.getLogger(__name__)
 
 KIND: Final = "faiss"
 
-APPROXIMATE_FROM: Final = 200_000
+INDEX_FROM: Final = 200_000
 """Vectors from which on an approximate index finds the candidates; below, comparing all is fast enough."""
 
 _RETRAIN_SHARE: Final = 4
@@ -87,22 +87,13 @@ class FaissStore:
     :param folder: where it is, or will be made.
     :param owner: which daemon writes these rows.
     :param exclusive: nobody else has the store open; what earlier runs left behind is cleaned up.
-    :param approximate_from: how many vectors make an approximate index pay.
     :raises StoreUnreadableError: if what is there cannot be read.
     :raises StoreError: if a new store cannot be made there.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        *,
-        owner: str = "",
-        exclusive: bool = False,
-        approximate_from: int = APPROXIMATE_FROM,
-    ) -> None:
+    def __init__(self, folder: str, *, owner: str = "", exclusive: bool = False) -> None:
         self._folder = os.path.abspath(folder)
         self._owner = owner
-        self._approximate_from = approximate_from
         self._writing = threading.Lock()
         self._gate = Gate()
         self._refusal: str | None = None
@@ -202,8 +193,10 @@ class FaissStore:
             raise damaged(path, str(error)) from error
         if entries:
             self._publish(self._change(entries))
+        if end < self._snapshot.journal_length:
+            raise damaged(path, f"it ends at byte {end}, and had {self._snapshot.journal_length}")
         if lost := os.path.getsize(path) - end:
-            _log.warning("%s ended in a write that was not finished; its %d bytes are dropped", path, lost)
+            _log.warning("a write to %s was interrupted, and is taken back: %d bytes", self._folder, lost)
         return open_journal(path, length=end, records=len(payloads))
 
     def _unreadable(self, why: str) -> StoreUnreadableError:
@@ -224,7 +217,17 @@ class FaissStore:
         with self._writing, self._gate.writing():
             if self._contents is not None:
                 self._contents = self._index = None
+                self._note_length()
                 self._journal.close()
+
+    def _note_length(self) -> None:
+        """Write down how long the journal is: should its end get lost in sleep, that is noticed."""
+        if self._journal.length == self._snapshot.journal_length or self._refusal:
+            return
+        try:
+            commit_snapshot(self._folder, replace(self._snapshot, journal_length=self._journal.length))
+        except OSError as error:
+            _log.warning("the length of the journal could not be noted: %s", error)
 
     # The model.
 
@@ -332,7 +335,7 @@ class FaissStore:
     def _train_if_due(self) -> bool:
         contents, index = self._current, self._index
         vectors = np.flatnonzero(contents.vectored)
-        if index is None or len(vectors) < self._approximate_from:
+        if index is None or len(vectors) < INDEX_FROM:
             return False
         if index.approximate and index.added_rows * _RETRAIN_SHARE < index.trained_rows:
             return False

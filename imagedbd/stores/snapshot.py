@@ -58,6 +58,7 @@ class Snapshot:
     :param approximate: the approximate index …
     :param trained_rows: … of how many rows it was made …
     :param added_rows: … and how many have been added to it since.
+    :param journal_length: bytes that its journal had at least when the store was last closed.
     """
 
     number: int
@@ -67,6 +68,7 @@ class Snapshot:
     approximate: StoredFile | None = None
     trained_rows: int = 0
     added_rows: int = 0
+    journal_length: int = 0
 
     @property
     def journal_name(self) -> str:
@@ -204,6 +206,7 @@ def _snapshot(content: dict[str, Any]) -> Snapshot:
         parts["approximate"],
         int(content["trained_rows"]),
         int(content["added_rows"]),
+        int(content["journal_length"]),
     )
 
 

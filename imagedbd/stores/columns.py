@@ -86,7 +86,8 @@ def _storable(value: Value) -> Value:
             return tuple(plain(word) for word in value)
         case int() if abs(value) > LARGEST_INTEGER:
             return None
-        case float() if not math.isfinite(value):
-            return None
+        case float():
+            # Engines do not agree on whether -0.0 is less than 0.0, so it stands in no column.
+            return value + 0.0 if math.isfinite(value) else None
         case _:
             return value

@@ -32,7 +32,7 @@ from imagedbd.datatypes import Match, StoredPicture, StoreStats
 from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.ranking import best_first, unit
 
-from .filters import text_sql, to_sql
+from .lance_sql import text_sql, to_sql
 from .manifest import SCHEMA, VECTOR_DTYPE, Manifest, read_manifest, sync_folder, write_manifest
 from .rescoring import Candidates, TextStatistics, best_worded, most_similar, scores_by_length
 from .rows import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ from imagedbd.datatypes import (
 from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError
 from imagedbd.metadata import searchable_text
 from imagedbd.stores import open_store
+from imagedbd.stores.manifest import read_manifest, write_manifest
 
 DIMENSION = 32
 MODEL = ModelInfo("tiny/demo", "abc", DIMENSION, Preprocess(8, 8, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)))
@@ -136,11 +138,12 @@ def test_what_was_written_is_there_after_opening_again(bound, kind, folder):
     again.close()
 
 
-def test_an_exclusive_opening_cleans_up_and_loses_nothing(bound, kind, folder):
+def test_the_first_maintenance_of_an_exclusive_user_cleans_up_and_loses_nothing(bound, kind, folder):
     for number in range(12):
         upsert(bound, picture(f"p{number}", number))
     before = bound.stats().bytes_on_disk
     again = reopened(bound, kind, folder, exclusive=True)
+    again.maintain(idle=True)
     assert again.stats().bytes_on_disk < before
     assert len(everything(again)) == 12
     assert ids(again.matching(["p7"], 5)) == ["p7"]
@@ -643,6 +646,7 @@ def test_a_store_that_lost_a_part_is_reported(lance, folder, lost):
 def test_a_store_whose_making_was_interrupted_is_made_again(lance, folder):
     lance.close()
     os.remove(os.path.join(folder, "manifest.json"))
+    shutil.rmtree(os.path.join(folder, "spare"))
     again = open_store("lance", folder)
     upsert(again, picture("a"))
     assert again.count() == 1
@@ -650,12 +654,8 @@ def test_a_store_whose_making_was_interrupted_is_made_again(lance, folder):
 
 
 def test_a_binding_that_was_interrupted_can_be_made_with_another_model(lance, folder):
-    with open(os.path.join(folder, "manifest.json"), encoding="utf-8") as file:
-        manifest = file.read()
     lance.close()
-    head, _, _ = manifest.partition('"model":')
-    with open(os.path.join(folder, "manifest.json"), "w", encoding="utf-8") as file:
-        file.write(head + '"model": null}')
+    write_manifest(folder, replace(read_manifest(folder), model=None))
     again = open_store("lance", folder)
     upsert(again, picture("early"))
     again.bind(replace(MODEL, dimension=16))

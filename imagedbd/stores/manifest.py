@@ -1,7 +1,7 @@
 """The manifest: a small JSON file beside a store's table that says what the table holds.
 
 It is written to a file of its own first and renamed, each step flushed to the disk, so that after a crash
-there is the old manifest or the new one, whole.
+there is the old manifest or the new one, whole. It carries a checksum of the rest of it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from blake3 import blake3
+
 from imagedbd.datatypes import ModelInfo, Preprocess
 from imagedbd.errors import StoreError, StoreUnreadableError
 
@@ -21,7 +23,10 @@ FORMAT: Final = 1
 """Grows when older versions of this program could no longer make sense of the store's files."""
 
 SCHEMA: Final = 2
-"""Grows when the columns of the table change."""
+"""Grows when the columns of the table change, or the files beside it."""
+
+_CHECKSUM_SINCE = 2
+"""The first schema whose manifest has a checksum."""
 
 VECTOR_DTYPE: Final = "float16"
 
@@ -49,15 +54,12 @@ def read_manifest(folder: str) -> Manifest | None:
     path = os.path.join(folder, FILE_NAME)
     try:
         with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        _check_format(content, path)
-        return _manifest(content)
+            text = file.read()
+        return manifest_of(text, path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StoreUnreadableError(
-            f"{path} cannot be read ({error}). Run `imagedbd repair` to mend the store."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
 
 
 def write_manifest(folder: str, manifest: Manifest) -> None:
@@ -67,9 +69,46 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
     """
     path = os.path.join(folder, FILE_NAME)
     try:
-        _replace(path, json.dumps(asdict(manifest), indent=2) + "\n")
+        replace_file(path, manifest_text(manifest).encode())
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}.") from error
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The manifest as JSON, with its checksum."""
+    content = asdict(manifest)
+    return json.dumps({**content, "checksum": _checksum(content)}, indent=2) + "\n"
+
+
+def manifest_of(text: str, place: str) -> Manifest:
+    """The manifest in a JSON text.
+
+    :param place: where the text was, for a message.
+    :raises StoreUnreadableError: if it makes no sense, is not as it was written, or is of a newer format.
+    """
+    try:
+        content = json.loads(text)
+        _check_format(content, place)
+        _verify(content)
+        return _manifest(content)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _unreadable(place, error) from error
+
+
+def _verify(content: dict[str, Any]) -> None:
+    checksum = content.pop("checksum", None)
+    if checksum is None and _integer(content["schema"]) < _CHECKSUM_SINCE:
+        return
+    if checksum != _checksum(content):
+        raise ValueError("it is not as it was written")
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return blake3(json.dumps(content, sort_keys=True).encode()).hexdigest(16)
+
+
+def _unreadable(place: str, error: Exception) -> StoreUnreadableError:
+    return StoreUnreadableError(f"{place} cannot be read ({error}). Run `imagedbd repair` to mend the store.")
 
 
 def _check_format(content: dict[str, Any], path: str) -> None:
@@ -124,10 +163,14 @@ def _integer(value: object) -> int:
     return value
 
 
-def _replace(path: str, content: str) -> None:
+def replace_file(path: str, content: bytes) -> None:
+    """Put a file in the place of another, durably: after a crash there is the old one or the new one, whole.
+
+    :raises OSError: if the disk refuses; the old one is still there.
+    """
     temporary = f"{path}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -211,6 +211,10 @@ class Inventory:
         for path, listed in list(self._listed.items()):
             yield from self._scrubbed(path, listed)
 
+    def damaged(self) -> list[str]:
+        """The listed files that are not as they were, every byte of them read; relative to the folder."""
+        return [path for path, listed in self._listed.items() if any(self._scrubbed(path, listed))]
+
     def _scrubbed_log(self) -> str | None:
         length = self._length
         try:
@@ -267,9 +271,11 @@ def _parsed(content: bytes) -> tuple[dict[str, _Listed], Work | None]:
     """
     listed: dict[str, _Listed] = {}
     work: Work | None = None
-    lines = content.split(b"\n")[:-1]
+    *lines, rest = content.split(b"\n")
     if not lines:
         raise ValueError("it is empty")
+    if _is_right(rest[:-1]):
+        raise ValueError("the end of its last line is damaged")
     for number, line in enumerate(lines, 1):
         entry = _checked(line, number)
         if "begin" in entry:
@@ -282,11 +288,15 @@ def _parsed(content: bytes) -> tuple[dict[str, _Listed], Work | None]:
 
 
 def _checked(line: bytes, number: int) -> dict[str, Any]:
-    digest, _, text = line.partition(b" ")
-    if digest != blake3(text).hexdigest(_DIGEST_BYTES).encode():
+    if not _is_right(line):
         raise ValueError(f"line {number} is damaged")
-    content: dict[str, Any] = json.loads(text)
+    content: dict[str, Any] = json.loads(line.partition(b" ")[2])
     return content
+
+
+def _is_right(line: bytes) -> bool:
+    digest, _, text = line.partition(b" ")
+    return digest == blake3(text).hexdigest(_DIGEST_BYTES).encode()
 
 
 def _write_all(file: Any, content: bytes) -> None:

@@ -110,6 +110,8 @@ _AT_ONCE = timedelta(milliseconds=1)
 
 _FOREVER = timedelta(days=36_500)
 
+_OPTIMIZE_PASSES = 4
+
 
 class LanceStore:
     """:class:`~imagedbd.datatypes.Store` on LanceDB.
@@ -373,8 +375,16 @@ class LanceStore:
         with self._rewriting():
             if self._index_is_due():
                 self._pictures.create_index(VECTOR, config=IvfSq(distance_type="l2"), replace=True)
-            self._pictures.optimize(cleanup_older_than=_FOREVER)
+            self._optimize_fully()
         self._indexed = _vector_index(self._pictures) is not None
+
+    def _optimize_fully(self) -> None:
+        """Optimize until nothing is left to do: at first, files in an index are not merged with others."""
+        for _ in range(_OPTIMIZE_PASSES):
+            before = self._pictures.version
+            self._pictures.optimize(cleanup_older_than=_FOREVER)
+            if self._pictures.version == before:
+                return
 
     def _index_is_due(self) -> bool:
         if self._dimension is None or self._pictures.count_rows(HAS_VECTOR) < INDEX_FROM:

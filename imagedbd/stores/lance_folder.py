@@ -57,7 +57,7 @@ class LanceFolder:
     def __init__(self, folder: str, *, exclusive: bool) -> None:
         self.name = os.path.abspath(folder)
         self._exclusive = exclusive
-        self._inventory = Inventory(self.name, _may_change)
+        self._inventory = Inventory(self.name, may_change)
 
     def connect(self) -> Any:
         os.makedirs(self.name, mode=0o700, exist_ok=True)
@@ -116,16 +116,22 @@ class LanceFolder:
         return self._inventory.work is Work.CLEAN
 
     def _check_files(self) -> None:
-        # Cleaning deletes files, but never the version that counts.
-        newest = self._newest_acknowledged()
-        if newest is None or not os.path.exists(os.path.join(self.name, newest)):
+        if not self._has_acknowledged() and not (
+            self._inventory.work is Work.CLEAN and self._newer_versions()
+        ):
             raise self._unreadable("its table is missing")
         if faults := list(self._inventory.faults()):
             more = f", and {len(faults) - 1} more files are damaged" if len(faults) > 1 else ""
             raise self._unreadable(f"{faults[0]}{more}")
 
+    def _has_acknowledged(self) -> bool:
+        newest = self._newest_acknowledged()
+        return newest is not None and os.path.exists(os.path.join(self.name, newest))
+
     def _take_back(self) -> None:
         """Delete what a commit left that was interrupted before it counted."""
+        if not self._has_acknowledged():
+            return  # LanceDB may write a version while it cleans, and then the one before goes as well
         versions = self._newer_versions()
         if len(versions) > 1 and self._inventory.work is None:
             raise self._unreadable(f"the end of its inventory is missing: {versions[0]} is not in it")
@@ -224,7 +230,7 @@ def _is_version(path: str) -> bool:
     return path.startswith(VERSIONS) and path.endswith(".manifest")
 
 
-def _may_change(path: str) -> bool:
+def may_change(path: str) -> bool:
     """Whether a file is none of those that are written whole and never again.
 
     Next to the manifests those are files that are being written, and LanceDB's own hint at its newest

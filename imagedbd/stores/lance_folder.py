@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from typing import TYPE_CHECKING, Any, Final
 
 import lancedb
@@ -86,13 +87,14 @@ class LanceFolder:
         return os.path.join(self.name, SPARE)
 
     def clear(self, connection: Any) -> None:
-        if TABLE in connection.list_tables().tables:
-            self._check_abandoned(connection)
-            connection.drop_table(TABLE)
+        self._check_abandoned(connection)
+        shutil.rmtree(os.path.join(self.name, TABLE_FOLDER), ignore_errors=True)
         self._inventory.remove()
 
     def _check_abandoned(self, connection: Any) -> None:
         """A table without a manifest is what an interrupted making left, if there is nothing in it."""
+        if not any(path.startswith(f"{TABLE_FOLDER}/data/") for path in self._inventory.present()):
+            return
         try:
             rows = connection.open_table(TABLE).count_rows()
         except ENGINE_ERRORS as error:

@@ -1,4 +1,4 @@
-"""Searches of all kinds beside a writer that writes, deletes and compacts: none fails or sees half a batch."""
+"""Searches of all kinds beside a writer that writes, deletes and compacts: none fails or sees half of it."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ import logging
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ from .inventory import Work
 from .lance_folder import LanceFolder
 from .lance_migrations import MIGRATIONS
 from .lance_place import ENGINE_ERRORS, TABLE, reported
+from .lance_service import LanceService
 from .manifest import SCHEMA, VECTOR_DTYPE, Manifest
 from .reads import RunningReads
 from .rescoring import Candidates, TextStatistics, best_worded, most_similar, scores_by_length
@@ -52,7 +53,7 @@ from .rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from imagedbd.datatypes import Batch, Condition, ImageRecord, ModelInfo, Vector
 
@@ -112,6 +113,10 @@ _FOREVER = timedelta(days=36_500)
 
 _OPTIMIZE_PASSES = 4
 
+_ATTEMPTS = 3
+
+_T = TypeVar("_T")
+
 
 class LanceStore:
     """:class:`~imagedbd.datatypes.Store` on LanceDB.
@@ -134,7 +139,7 @@ class LanceStore:
         options: Mapping[str, str] | None = None,
     ) -> None:
         self._owner = owner
-        self._place = _place_of(place, exclusive=exclusive)
+        self._place = _place_of(place, owner, options, exclusive=exclusive)
         self._writing = threading.Lock()
         self._reads = RunningReads()
         self._lengths: _Lengths | None = None
@@ -144,11 +149,13 @@ class LanceStore:
         self._torn = False
         """Whether a failed write could not be taken back yet."""
         with reported(f"open {self._place.name}"):
-            self._manifest = self._place.manifest() or self._make()
+            self._manifest = self._place.manifest() or self._agreeing(self._make)
         self._check_manifest()
         self._table: Any = self._examined_table()
         with reported(f"bring {self._place.name} up to date"):
             self._migrate()
+            if self._place.shared:
+                self._agreeing(lambda: _ensure_text_index(self._pictures))
             self._ensure_vector_column(self._manifest)
         self._check_columns()
 
@@ -159,21 +166,27 @@ class LanceStore:
         connection = self._place.connect()
         self._place.clear(connection)
         table = connection.create_table(TABLE, schema=table_schema(None), exist_ok=True)
-        if not table.list_indices():
-            table.create_index("text", config=_TEXT_INDEX)
+        _ensure_text_index(table)
         return self._place.settle(Manifest(KIND))
+
+    def _agreeing(self, step: Callable[[], _T]) -> _T:
+        """Do what may be done twice; where another daemon does it at the same moment, look again."""
+        for _ in range(_ATTEMPTS if self._place.shared else 0):
+            with suppress(*ENGINE_ERRORS):
+                return step()
+        return step()
 
     def _check_manifest(self) -> None:
         found = self._manifest
         if found.kind != KIND:
-            raise self._unreadable(f"it was written by the {found.kind} store")
+            raise self._place.unreadable(f"it was written by the {found.kind} store")
         if found.schema > SCHEMA:
             raise StoreUnreadableError(
                 f"The store in {self._place.name} was written by a newer imagedbd (schema {found.schema}; "
                 f"this one reads {SCHEMA}). Upgrade it, or make the store anew with `imagedbd repair`."
             )
         if found.vector_dtype != VECTOR_DTYPE or found.schema not in {SCHEMA, *MIGRATIONS}:
-            raise self._unreadable(f"its schema is {found.schema} with {found.vector_dtype} vectors")
+            raise self._place.unreadable(f"its schema is {found.schema} with {found.vector_dtype} vectors")
 
     def _examined_table(self) -> Any:
         with reported(f"open {self._place.name}"):
@@ -183,7 +196,7 @@ class LanceStore:
             if doubtful:
                 _read_everything(table)
         except ENGINE_ERRORS as error:
-            raise self._unreadable(str(error)) from error
+            raise self._place.unreadable(str(error)) from error
         if doubtful:
             with reported(f"open {self._place.name}"):
                 self._place.vouch()
@@ -204,12 +217,7 @@ class LanceStore:
 
     def _check_columns(self) -> None:
         if missing := set(table_schema(self._dimension).names) - set(self._pictures.schema.names):
-            raise self._unreadable(f"it lacks the columns {', '.join(sorted(missing))}")
-
-    def _unreadable(self, why: str) -> StoreUnreadableError:
-        return StoreUnreadableError(
-            f"The store in {self._place.name} cannot be read: {why}. Run `imagedbd repair` to mend it."
-        )
+            raise self._place.unreadable(f"it lacks the columns {', '.join(sorted(missing))}")
 
     @property
     def _pictures(self) -> Any:
@@ -249,10 +257,13 @@ class LanceStore:
         self._manifest = manifest
 
     def _ensure_vector_column(self, manifest: Manifest) -> None:
+        if manifest.model is not None:
+            dimension = manifest.model.dimension
+            self._agreeing(lambda: self._add_vector_column(dimension))
+
+    def _add_vector_column(self, dimension: int) -> None:
         """Add the column, if a binding was interrupted before it did; one of another kind holds nothing."""
-        if manifest.model is None:
-            return
-        wanted = vector_field(manifest.model.dimension)
+        wanted = vector_field(dimension)
         present = self._pictures.schema
         if VECTOR in present.names and present.field(VECTOR).type == wanted.type:
             return
@@ -269,9 +280,15 @@ class LanceStore:
         _check_ids(batch)
         with self._writing, reported("write a batch"):
             self._mend()
+            self._notice_binding()
             rows = [self._upserted(picture) for picture in batch.upserts] + self._patched(batch.patches)
             with self._committing():
                 self._write(rows, batch.deletes)
+
+    def _notice_binding(self) -> None:
+        """Another daemon may have bound a model, so that rows have vectors now."""
+        if self._place.shared and self.model is None:
+            self._manifest = self._place.manifest() or self._manifest
 
     def _upserted(self, picture: StoredPicture) -> Row:
         if picture.vector is None:
@@ -557,8 +574,15 @@ class _Lengths:
     mean: float
 
 
-def _place_of(place: str, *, exclusive: bool) -> Place:
+def _place_of(place: str, owner: str, options: Mapping[str, str] | None, *, exclusive: bool) -> Place:
+    if "://" in place:
+        return LanceService(place, owner, options)
     return LanceFolder(place, exclusive=exclusive)
+
+
+def _ensure_text_index(table: Any) -> None:
+    if not any("text" in index.columns for index in table.list_indices()):
+        table.create_index("text", config=_TEXT_INDEX)
 
 
 def _read_everything(table: Any) -> None:

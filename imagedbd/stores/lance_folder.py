@@ -65,12 +65,17 @@ class LanceFolder:
         session = lancedb.Session(index_cache_size_bytes=CACHE_BYTES, metadata_cache_size_bytes=CACHE_BYTES)
         return lancedb.connect(self.name, session=session)
 
+    def unreadable(self, why: str) -> StoreUnreadableError:
+        return StoreUnreadableError(
+            f"The store in {self.name} cannot be read: {why}. Run `imagedbd repair` to mend it."
+        )
+
     # The manifest.
 
     def manifest(self) -> Manifest | None:
         found = read_manifest(self.name)
         if found is None and os.path.lexists(self._spare):
-            raise self._unreadable("its manifest.json is missing")
+            raise self.unreadable("its manifest.json is missing")
         return found
 
     def settle(self, manifest: Manifest) -> Manifest:
@@ -98,16 +103,16 @@ class LanceFolder:
         try:
             rows = connection.open_table(TABLE).count_rows()
         except ENGINE_ERRORS as error:
-            raise self._unreadable(str(error)) from error
+            raise self.unreadable(str(error)) from error
         if rows > 0:
-            raise self._unreadable("its manifest.json is missing")
+            raise self.unreadable("its manifest.json is missing")
 
     # Opening.
 
     def examine(self, manifest: Manifest) -> bool:
         if not self._inventory.exists():
             if manifest.schema >= _INVENTORY_SINCE:
-                raise self._unreadable("its inventory.log is missing")
+                raise self.unreadable("its inventory.log is missing")
             self._check_newest_version()
             return True
         self._inventory.load()
@@ -121,10 +126,10 @@ class LanceFolder:
         if not self._has_acknowledged() and not (
             self._inventory.work is Work.CLEAN and self._newer_versions()
         ):
-            raise self._unreadable("its table is missing")
+            raise self.unreadable("its table is missing")
         if faults := list(self._inventory.faults()):
             more = f", and {len(faults) - 1} more files are damaged" if len(faults) > 1 else ""
-            raise self._unreadable(f"{faults[0]}{more}")
+            raise self.unreadable(f"{faults[0]}{more}")
 
     def _has_acknowledged(self) -> bool:
         newest = self._newest_acknowledged()
@@ -136,7 +141,7 @@ class LanceFolder:
             return  # LanceDB may write a version while it cleans, and then the one before goes as well
         versions = self._newer_versions()
         if len(versions) > 1 and self._inventory.work is None:
-            raise self._unreadable(f"the end of its inventory is missing: {versions[0]} is not in it")
+            raise self.unreadable(f"the end of its inventory is missing: {versions[0]} is not in it")
         if versions:
             _log.warning("a write to %s was interrupted, and is taken back", self.name)
         self._discard()
@@ -145,12 +150,12 @@ class LanceFolder:
         """A version whose file was not whole when the power went is opened as an empty table."""
         versions = [path for path in self._inventory.unlisted() if _is_version(path)]
         if not versions:
-            raise self._unreadable("its table is missing")
+            raise self.unreadable("its table is missing")
         newest = os.path.join(self.name, min(versions))
         with open(newest, "rb") as file:
             file.seek(max(0, os.path.getsize(newest) - 4))
             if file.read() != b"LANC":
-                raise self._unreadable(f"{newest} is damaged")
+                raise self.unreadable(f"{newest} is damaged")
 
     def _mend_spare(self, manifest: Manifest) -> None:
         try:
@@ -174,11 +179,6 @@ class LanceFolder:
         for other in os.listdir(self._spare):
             if other not in (newest, MANIFEST):
                 os.unlink(os.path.join(self._spare, other))
-
-    def _unreadable(self, why: str) -> StoreUnreadableError:
-        return StoreUnreadableError(
-            f"The store in {self.name} cannot be read: {why}. Run `imagedbd repair` to mend it."
-        )
 
     # Writing.
 
@@ -215,14 +215,14 @@ class LanceFolder:
     def scrub(self) -> Iterator[str | None]:
         yield self._scrubbed_manifest()
         for fault in self._inventory.scrub():
-            yield None if fault is None else self._unreadable(fault).message
+            yield None if fault is None else self.unreadable(fault).message
 
     def _scrubbed_manifest(self) -> str | None:
         try:
             found = read_manifest(self.name)
         except StoreUnreadableError as error:
             return error.message
-        return None if found else self._unreadable("its manifest.json is missing").message
+        return None if found else self.unreadable("its manifest.json is missing").message
 
     def size(self) -> int:
         return sum(_size(entry) for entry in files_below(self.name))

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import timedelta
 
+    from imagedbd.errors import StoreUnreadableError
+
     from .inventory import Work
     from .manifest import Manifest
 
@@ -37,6 +39,9 @@ class Place(Protocol):
 
     def connect(self) -> Any:
         """A new connection of LanceDB's."""
+
+    def unreadable(self, why: str) -> StoreUnreadableError:
+        """The fault that what is there cannot be read, and what mends it."""
 
     def manifest(self) -> Manifest | None:
         """The manifest; ``None`` if there is none yet.

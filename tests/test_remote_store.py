@@ -316,8 +316,8 @@ def impatient(s3, endpoint):
     return {
         **s3.options,
         "aws_endpoint": endpoint,
-        "timeout": "1 second",
-        "client_max_retries": "1",
+        "timeout": "500 milliseconds",
+        "client_max_retries": "0",
         "client_retry_timeout": "2",
     }
 

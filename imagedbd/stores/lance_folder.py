@@ -235,10 +235,12 @@ def _is_version(path: str) -> bool:
 def may_change(path: str) -> bool:
     """Whether a file is none of those that are written whole and never again.
 
-    Next to the manifests those are files that are being written, and LanceDB's own hint at its newest
-    version, which it can do without.
+    Of the table that is what is still being written, and LanceDB's own hint at its newest version, which it
+    can do without.
     """
-    name = os.path.basename(path)
+    place, _, name = path.rpartition("/")
+    if not f"{place}/".startswith((f"{TABLE_FOLDER}/", f"{SPARE}/")):
+        return True
     return name in (MANIFEST, "latest_version_hint.json") or name.endswith(".tmp") or "#" in name
 
 

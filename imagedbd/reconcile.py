@@ -17,7 +17,7 @@ _PAGE = 1000
 
 
 def reconcile(store: Store, ledger: Ledger, *, thorough: bool) -> None:
-    """Make both know the same rows, before anyone else uses them.
+    """Make both know the same rows of ours, before anyone else uses them.
 
     :param thorough: compare them row by row, as is due after anything but a clean stop. Otherwise they are
         only counted, which tells whether one of them was lost.
@@ -26,12 +26,12 @@ def reconcile(store: Store, ledger: Ledger, *, thorough: bool) -> None:
     the ledger lacks is adopted as pending: its file is hashed again, and not embedded if it is unchanged. An
     entry that the store lacks is forgotten: the next scan sees a new file.
     """
-    if not thorough and store.count() == _rows_expected(ledger):
+    if not thorough and store.count(own=True) == _rows_expected(ledger):
         return
     known = {entry.id for entry in ledger.under("/") if entry.id}
     present: set[str] = set()
     orphans: list[ImageRecord] = []
-    for record in store.scan():
+    for record in store.scan(own=True):
         present.add(record.id)
         if record.id not in known:
             orphans.append(record)

@@ -1,13 +1,15 @@
-"""Shared fixtures: a small random OpenCLIP checkpoint on disk."""
+"""Shared fixtures: a small random OpenCLIP checkpoint on disk, and an S3 service in memory."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3 import S3, s3_service
 
 MAKE_CHECKPOINT = """
 import json, sys, torch, open_clip
@@ -47,6 +49,17 @@ def make_checkpoint(
     command = [sys.executable, "-W", "ignore", "-c", MAKE_CHECKPOINT, str(folder), *numbers]
     subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=120)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 service on loopback; nothing asks anyone else for credentials."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patched.setenv("AWS_CONFIG_FILE", os.devnull)
+        patched.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        with s3_service() as service:
+            yield service
 
 
 @pytest.fixture(scope="session")

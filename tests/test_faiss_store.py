@@ -15,7 +15,7 @@ from imagedbd.datatypes import Batch
 from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.stores import faiss as faiss_store
 from imagedbd.stores.faiss import FaissStore
-from imagedbd.stores.faiss_salvage import salvage
+from imagedbd.stores.faiss_salvage import salvage_faiss
 
 LIBRARY = make_library(600, dimension=16)
 
@@ -61,10 +61,10 @@ def test_a_snapshot_takes_over_from_the_journal_and_changes_nothing(folder):
     store = filled(folder)
     store.apply(Batch(deletes=tuple(p.record.id for p in LIBRARY.pictures[:200])))
     before = everything(store)
-    assert names(folder) == ["journal-1.log", "manifest.json", "metadata-1.parquet", "snapshot.json"]
+    assert names(folder) == ["journal-1.log", "manifest.json", "metadata-1.parquet", "snapshot.json", "spare"]
     store.maintain()
     assert names(folder) == [
-        "journal-2.log", "manifest.json", "metadata-2.parquet", "snapshot.json", "vectors-2.f16",
+        "journal-2.log", "manifest.json", "metadata-2.parquet", "snapshot.json", "spare", "vectors-2.f16",
     ]  # fmt: skip
     assert os.path.getsize(os.path.join(folder, "journal-2.log")) == 8
     assert_same(everything(store), before)
@@ -264,6 +264,7 @@ def test_a_lost_manifest_is_reported_and_not_taken_for_a_new_store(folder):
 def test_a_crash_while_the_store_is_made_is_no_damage(folder):
     FaissStore(folder).close()
     os.unlink(os.path.join(folder, "manifest.json"))
+    shutil.rmtree(os.path.join(folder, "spare"))  # which is made last
     store = FaissStore(folder)
     assert store.count() == 0
     store.close()
@@ -301,8 +302,8 @@ def test_what_was_damaged_since_it_was_read_is_written_anew(folder):
 
 
 def saved(folder):
-    model, pictures = salvage(folder)
-    return model, {picture.record.id: picture for picture in pictures}
+    found = salvage_faiss(folder)
+    return found.model, {picture.record.id: picture for picture in found.pictures}
 
 
 def test_everything_is_saved_from_a_store_that_is_whole(folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from store_rows import MODEL, picture
 
 from imagedbd.config import Settings
 from imagedbd.datatypes import Batch, ImageRecord, Metadata, Signature, StoredPicture
@@ -52,6 +53,40 @@ def test_a_damaged_store_is_set_aside(settings: Settings) -> None:
     assert "is in order" in ledger
     assert "set aside" in store
     assert open_store("lance", store_folder(settings)).count() == 0
+
+
+def test_what_can_be_read_of_a_damaged_store_is_saved(settings: Settings) -> None:
+    folder = store_folder(settings)
+    store = open_store("lance", folder)
+    store.bind(MODEL)
+    store.apply(Batch(upserts=tuple(picture(f"p{n}", n) for n in range(20))))
+    store.close()
+    newest = max(Path(folder).rglob("*.lance"), key=lambda path: path.is_file() and path.stat().st_mtime_ns)
+    newest.write_bytes(bytes(newest.stat().st_size))
+    _, found = repair(settings)
+    assert "is damaged" in found
+    assert "1 pictures were saved" in found
+    assert "20 that were lost are embedded anew" in found
+    assert repair(settings)[1].endswith("in order, with 1 rows.")
+    store = open_store("lance", folder)
+    assert store.model == MODEL
+    assert [r.id for r in store.scan()] == ["a" * 32]
+    store.close()
+    assert len(list(Path(folder).parent.glob("lance.damaged-*"))) == 1
+
+
+def test_a_flipped_bit_is_found_and_costs_one_picture_at_most(settings: Settings) -> None:
+    folder = store_folder(settings)
+    store = open_store("lance", folder)
+    store.apply(Batch(upserts=tuple(picture(f"p{n}") for n in range(20))))
+    store.close()
+    data = max(Path(folder).rglob("data/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 3] ^= 1
+    data.write_bytes(content)
+    _, found = repair(settings)
+    assert "embedded anew" in found
+    assert open_store("lance", folder).count() >= 20
 
 
 def test_a_running_daemon_is_left_alone(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from dataclasses import replace
 
@@ -22,7 +23,11 @@ from imagedbd.datatypes import (
 )
 from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError
 from imagedbd.metadata import searchable_text
-from imagedbd.stores import KINDS, open_store
+from imagedbd.stores import KINDS, lance_service, open_store
+from imagedbd.stores.manifest import read_manifest, write_manifest
+
+REMOTE = "lance-s3"
+"""The store on LanceDB in an S3 bucket."""
 
 DIMENSION = 32
 MODEL = ModelInfo("tiny/demo", "abc", DIMENSION, Preprocess(8, 8, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)))
@@ -60,19 +65,37 @@ def ids(matches):
     return [match.record.id for match in matches]
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*KINDS, REMOTE])
 def kind(request):
+    if request.param == REMOTE and request.node.get_closest_marker("local"):
+        pytest.skip("about files of this machine")
     return request.param
 
 
 @pytest.fixture
-def folder(tmp_path):
-    return os.fspath(tmp_path / "store")
+def folder(kind, tmp_path, request, monkeypatch):
+    """Where the store is: a folder, or an address."""
+    if kind != REMOTE:
+        return os.fspath(tmp_path / "store")
+    monkeypatch.setattr(lance_service, "FIRST_WAIT_S", 0)
+    return request.getfixturevalue("s3").bucket()
 
 
 @pytest.fixture
-def store(kind, folder):
-    store = open_store(kind, folder)
+def opened(kind, request):
+    """Opens the store of the kind in a place."""
+
+    def open_it(place, **how):
+        if kind == REMOTE:
+            return open_store("lance", place, options=request.getfixturevalue("s3").options, **how)
+        return open_store(kind, place, **how)
+
+    return open_it
+
+
+@pytest.fixture
+def store(opened, folder):
+    store = opened(folder)
     yield store
     store.close()
 
@@ -83,17 +106,23 @@ def bound(store):
     return store
 
 
-def reopened(store, kind, folder, *, exclusive=False):
-    store.close()
-    return open_store(kind, folder, exclusive=exclusive)
+@pytest.fixture
+def reopened(opened, folder):
+    """Closes a store, and opens it again."""
+
+    def reopen(store, *, exclusive=False):
+        store.close()
+        return opened(folder, exclusive=exclusive)
+
+    return reopen
 
 
 # Opening.
 
 
-def test_an_unknown_store_is_refused(folder):
+def test_an_unknown_store_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="'redis'"):
-        open_store("redis", folder)
+        open_store("redis", os.fspath(tmp_path))
 
 
 def test_a_new_store_is_empty_and_answers(store):
@@ -122,21 +151,23 @@ def test_a_closed_store_says_so(store):
         store.count()
 
 
-def test_what_was_written_is_there_after_opening_again(bound, kind, folder):
+def test_what_was_written_is_there_after_opening_again(bound, reopened):
     upsert(bound, picture("a", 1), picture("b"))
-    again = reopened(bound, kind, folder)
+    again = reopened(bound)
     assert everything(again) == {"a": record("a"), "b": record("b")}
     assert again.model == MODEL
     assert ids(again.nearest(vector(1), 5)) == ["a"]
     again.close()
 
 
-def test_an_exclusive_opening_cleans_up_and_loses_nothing(bound, kind, folder):
+@pytest.mark.local
+def test_the_first_maintenance_of_an_exclusive_user_cleans_up_and_loses_nothing(bound, reopened):
     for number in range(12):
         upsert(bound, picture(f"p{number}", number))
     before = bound.stats().bytes_on_disk
-    again = reopened(bound, kind, folder, exclusive=True)
-    if kind != "faiss":  # whose journal goes on as it is
+    again = reopened(bound, exclusive=True)
+    again.maintain(idle=True)
+    if again.stats().kind != "faiss":  # whose journal goes on as it is
         assert again.stats().bytes_on_disk < before
     assert len(everything(again)) == 12
     assert ids(again.matching(["p7"], 5)) == ["p7"]
@@ -248,6 +279,7 @@ def test_a_refused_batch_writes_nothing(bound, batch):
     assert everything(bound) == {"a": record("a")}
 
 
+@pytest.mark.local
 def test_a_batch_that_cannot_be_made_durable_is_taken_back(bound, monkeypatch):
     upsert(bound, picture("a", 1))
 
@@ -264,6 +296,7 @@ def test_a_batch_that_cannot_be_made_durable_is_taken_back(bound, monkeypatch):
     assert set(everything(bound)) == {"a", "c"}
 
 
+@pytest.mark.local
 def test_every_file_of_a_commit_is_flushed_before_apply_returns(bound, folder, monkeypatch):
     real, flushed = os.fsync, set()
 
@@ -348,8 +381,8 @@ def test_a_vector_is_found_by_its_content(bound):
 def test_stats_count_rows_and_vectors(bound, kind, folder):
     upsert(bound, picture("a", 1), picture("b"))
     stats = bound.stats()
-    assert (stats.kind, stats.uri, stats.rows, stats.vectors) == (kind, folder, 2, 1)
-    assert stats.bytes_on_disk > 1_000
+    assert (stats.kind, stats.uri, stats.rows, stats.vectors) == (kind.partition("-")[0], folder, 2, 1)
+    assert kind == REMOTE or stats.bytes_on_disk > 1_000
 
 
 # The model.
@@ -519,18 +552,19 @@ def test_what_is_matched_is_the_searchable_text(store):
 # Maintenance and concurrency.
 
 
-def test_maintenance_bounds_the_files_and_changes_no_answer(bound):
-    for n in range(70):
+def test_maintenance_bounds_the_files_and_changes_no_answer(bound, kind):
+    batches = 70 if kind != REMOTE else 10
+    for n in range(batches):
         upsert(bound, picture(f"p{n:02}", n))
         bound.maintain()
     rows, nearest = everything(bound), ids(bound.nearest(vector(3), 70))
     bound.maintain(idle=True)
     assert everything(bound) == rows
     assert ids(bound.nearest(vector(3), 70)) == nearest
-    assert len(rows) == 70
+    assert len(rows) == batches
 
 
-def test_random_batches_leave_what_a_dict_would_hold(bound, kind, folder):
+def test_random_batches_leave_what_a_dict_would_hold(bound, reopened):
     rng, model = np.random.default_rng(11), {}
     for step in range(30):
         keys = [f"k{n}" for n in rng.permutation(25)[:9]]
@@ -544,7 +578,7 @@ def test_random_batches_leave_what_a_dict_would_hold(bound, kind, folder):
             model.pop(key, None)
         if step % 10 == 0:
             bound.maintain(idle=True)
-    again = reopened(bound, kind, folder)
+    again = reopened(bound)
     assert everything(again) == {key: row for key, (row, _) in model.items()}
     for found in again.get(list(model)):
         expected = model[found.record.id][1]
@@ -553,7 +587,7 @@ def test_random_batches_leave_what_a_dict_would_hold(bound, kind, folder):
     again.close()
 
 
-def test_readers_see_whole_batches_while_a_writer_writes_and_compacts(bound):
+def test_readers_see_whole_batches_while_a_writer_writes_and_compacts(bound, kind):
     """Each batch writes the same width to all ten rows: a reader that sees two widths saw half a batch."""
 
     def write(width):
@@ -564,6 +598,7 @@ def test_readers_see_whole_batches_while_a_writer_writes_and_compacts(bound):
         bound.apply(Batch(upserts=tuple(rows)))
 
     write(0)
+    batches = 50 if kind != REMOTE else 10
     done, faults, reads = threading.Event(), [], []
 
     def read(look):
@@ -590,7 +625,7 @@ def test_readers_see_whole_batches_while_a_writer_writes_and_compacts(bound):
     for thread in threads:
         thread.start()
     try:
-        for width in range(1, 51):
+        for width in range(1, batches + 1):
             write(width)
             bound.maintain(idle=width % 10 == 0)
     finally:
@@ -599,15 +634,20 @@ def test_readers_see_whole_batches_while_a_writer_writes_and_compacts(bound):
             thread.join()
     assert faults == []
     assert len(reads) > 20
-    assert {r.metadata.width for r in bound.scan()} == {50}
+    assert {r.metadata.width for r in bound.scan()} == {batches}
 
 
 # Damage, in the files that LanceDB writes.
 
 
 @pytest.fixture
-def lance(folder):
-    store = open_store("lance", folder)
+def lance_folder(tmp_path):
+    return os.fspath(tmp_path / "store")
+
+
+@pytest.fixture
+def lance(lance_folder):
+    store = open_store("lance", lance_folder)
     store.bind(MODEL)
     yield store
     store.close()
@@ -619,43 +659,40 @@ def newest_version(folder):
 
 
 @pytest.mark.parametrize("keep_size", [True, False])
-def test_a_zeroed_version_is_reported_and_not_opened_as_an_empty_store(lance, folder, keep_size):
+def test_a_zeroed_version_is_reported_and_not_opened_as_an_empty_store(lance, lance_folder, keep_size):
     upsert(lance, picture("a", 1))
     lance.close()
-    path = newest_version(folder)
+    path = newest_version(lance_folder)
     size = os.path.getsize(path)
     with open(path, "wb") as file:
         file.write(bytes(size) if keep_size else b"")
     with pytest.raises(StoreUnreadableError, match="imagedbd repair"):
-        open_store("lance", folder)
+        open_store("lance", lance_folder)
 
 
 @pytest.mark.parametrize("lost", ["manifest.json", "pictures.lance"])
-def test_a_store_that_lost_a_part_is_reported(lance, folder, lost):
+def test_a_store_that_lost_a_part_is_reported(lance, lance_folder, lost):
     upsert(lance, picture("a", 1))
     lance.close()
-    os.rename(os.path.join(folder, lost), folder + "-lost")
+    os.rename(os.path.join(lance_folder, lost), lance_folder + "-lost")
     with pytest.raises(StoreUnreadableError, match="imagedbd repair"):
-        open_store("lance", folder)
+        open_store("lance", lance_folder)
 
 
-def test_a_store_whose_making_was_interrupted_is_made_again(lance, folder):
+def test_a_store_whose_making_was_interrupted_is_made_again(lance, lance_folder):
     lance.close()
-    os.remove(os.path.join(folder, "manifest.json"))
-    again = open_store("lance", folder)
+    os.remove(os.path.join(lance_folder, "manifest.json"))
+    shutil.rmtree(os.path.join(lance_folder, "spare"))
+    again = open_store("lance", lance_folder)
     upsert(again, picture("a"))
     assert again.count() == 1
     again.close()
 
 
-def test_a_binding_that_was_interrupted_can_be_made_with_another_model(lance, folder):
-    with open(os.path.join(folder, "manifest.json"), encoding="utf-8") as file:
-        manifest = file.read()
+def test_a_binding_that_was_interrupted_can_be_made_with_another_model(lance, lance_folder):
     lance.close()
-    head, _, _ = manifest.partition('"model":')
-    with open(os.path.join(folder, "manifest.json"), "w", encoding="utf-8") as file:
-        file.write(head + '"model": null}')
-    again = open_store("lance", folder)
+    write_manifest(lance_folder, replace(read_manifest(lance_folder), model=None))
+    again = open_store("lance", lance_folder)
     upsert(again, picture("early"))
     again.bind(replace(MODEL, dimension=16))
     upsert(again, StoredPicture(record("a"), np.ones(16, np.float32)))

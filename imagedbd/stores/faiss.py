@@ -32,7 +32,16 @@ from .entries import Entry, decode, encode
 from .frame import RecordFrame, empty_frame, ids_of, read_frame
 from .gate import Gate
 from .journal import Journal, create_journal, open_journal, read_journal, verify_journal
-from .manifest import SCHEMA, VECTOR_DTYPE, Manifest, read_manifest, sync_folder, write_manifest
+from .manifest import (
+    SCHEMA,
+    SPARE,
+    VECTOR_DTYPE,
+    Manifest,
+    mend_spare,
+    read_manifest,
+    settle_manifest,
+    sync_folder,
+)
 from .rescoring import Candidates, TextStatistics, best_worded, most_similar, scores_by_length
 from .rows import RECORD_COLUMNS, Row, records, to_arrow
 from .snapshot import (
@@ -52,7 +61,7 @@ from .syncing import files_below, size_of
 from .vector_index import VectorIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -104,6 +113,7 @@ class FaissStore:
             self._check_manifest()
             self._snapshot = self._valid_snapshot()
             if exclusive:
+                mend_spare(self._folder, self._manifest)
                 remove_files(self._folder, self._snapshot.names)
             self._load()
 
@@ -111,13 +121,13 @@ class FaissStore:
 
     def _make(self) -> Manifest:
         """Make an empty store; one without a manifest is what a crash in between left, unless it has rows."""
-        if self._has_rows():
+        if os.path.lexists(self._path(SPARE)) or self._has_rows():
             raise self._unreadable("its manifest.json is missing")
         _, journal = self._write_snapshot(1, empty_frame(), None)
         journal.close()
         sync_folder(os.path.dirname(self._folder))
         manifest = Manifest(KIND)
-        write_manifest(self._folder, manifest)
+        settle_manifest(self._folder, manifest)
         return manifest
 
     def _has_rows(self) -> bool:
@@ -247,7 +257,7 @@ class FaissStore:
             rows = len(self._current.frame)
             index = VectorIndex(model.dimension, codes=np.zeros((rows, model.dimension), dtype=np.float16))
             manifest = replace(self._manifest, model=model)
-            write_manifest(self._folder, manifest)
+            settle_manifest(self._folder, manifest)
             with self._gate.writing():
                 self._manifest, self._index = manifest, index
 
@@ -414,16 +424,20 @@ class FaissStore:
             yield damage
 
     def _damages(self, snapshot: Snapshot) -> Iterator[str | None]:
+        yield self._damage_of(lambda: read_manifest(self._folder), "manifest.json")
+        yield self._damage_of(lambda: read_snapshot(self._folder), FILE_NAME)
         for file in snapshot.files:
             for damage in damage_by_block(self._folder, file):
                 yield None if damage is None else damaged(self._path(file.name), damage).message
-        length = self._journal.length
+        journal, length = self._path(snapshot.journal_name), self._journal.length
+        yield self._damage_of(lambda: verify_journal(journal, length), snapshot.journal_name)
+
+    def _damage_of(self, read: Callable[[], object], name: str) -> str | None:
+        """What is wrong with a file that is read as a whole; ``read`` gives nothing where there is none."""
         try:
-            verify_journal(self._path(snapshot.journal_name), length)
+            return None if read() else damaged(self._path(name), "it is missing").message
         except StoreUnreadableError as error:
-            yield error.message
-        else:
-            yield None
+            return error.message
 
     # Reading rows.
 

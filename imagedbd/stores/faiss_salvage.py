@@ -20,8 +20,9 @@ from .contents import Contents, Draft, whole
 from .entries import decode
 from .frame import frame_of
 from .journal import salvage_journal
-from .manifest import read_manifest
+from .manifest import SPARE, read_manifest
 from .rows import RECORD_COLUMNS, records, table_schema
+from .salvage import Salvage
 from .snapshot import BLOCK, StoredFile, damage_by_block, journal_name, read_snapshot
 
 if TYPE_CHECKING:
@@ -38,18 +39,20 @@ _METADATA: Final = re.compile(r"metadata-(\d+)\.parquet")
 _PAGE: Final = 2_000
 
 
-def salvage(folder: str) -> tuple[ModelInfo | None, Iterator[StoredPicture]]:
-    """The model of a damaged store, if that is known, and every row that can be read.
+def salvage_faiss(folder: str) -> Salvage:
+    """Every row that can be read of a damaged store.
 
     Parts stand or fall by themselves: groups of records, blocks of vectors, batches in the journal. Where a
     vector is lost, or cannot be told from damage, its record comes without one. Deletions that were lost
     with their batch are not known here: their rows come back.
+
+    :raises StoreUnreadableError: if nothing can be read.
     """
     model = _model(folder)
     dimension = model.dimension if model else None
     number = _number(folder)
     if number is None:
-        return model, iter(())
+        raise StoreUnreadableError(f"There is no snapshot in {folder}.")
     table, codes = _snapshot_rows(folder, number, dimension)
     contents, rows = whole(frame_of(table))
     draft = Draft(contents, rows, codes, dimension)
@@ -60,15 +63,19 @@ def salvage(folder: str) -> tuple[ModelInfo | None, Iterator[StoredPicture]]:
             _log.warning("a batch in the journal makes no sense and is left out: %s", error)
     change = draft.change()
     every = np.concatenate([codes, change.codes]) if dimension else None
-    return model, _pictures(change.contents, every)
+    return Salvage(model, None, _pictures(change.contents, every))
 
 
 def _model(folder: str) -> ModelInfo | None:
-    try:
-        manifest = read_manifest(folder)
-    except StoreUnreadableError:
-        return None
-    return manifest.model if manifest else None
+    for place in (folder, os.path.join(folder, SPARE)):
+        try:
+            manifest = read_manifest(place)
+        except StoreUnreadableError as error:
+            _log.warning("%s", error.message)
+            continue
+        if manifest is not None:
+            return manifest.model
+    return None
 
 
 def _number(folder: str) -> int | None:

@@ -126,9 +126,10 @@ def salvage_journal(path: str) -> Iterator[memoryview]:
     yield from (record.payload for record in _records_behind(content, 0))
 
 
-def verify_journal(path: str, length: int) -> None:
+def verify_journal(path: str, length: int) -> bool:
     """Read the first so many bytes once more.
 
+    :returns: true.
     :raises StoreUnreadableError: if they are no longer whole records.
     """
     content = _content(path)[:length]
@@ -137,6 +138,7 @@ def verify_journal(path: str, length: int) -> None:
         end = record.end
     if end != length:
         raise _damaged(path, f"the record at byte {end} is no longer whole")
+    return True
 
 
 def _content(path: str) -> memoryview:

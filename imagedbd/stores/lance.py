@@ -1,39 +1,42 @@
-"""The store on LanceDB: vectors and metadata in one table, in a folder of its own.
+"""The store on LanceDB: vectors and metadata in one table, in a folder of its own or at a remote service.
 
 One table handle serves all threads: LanceDB's calls are thread-safe, a commit is visible to the handle
 that made it at once, and a read sees one version of the table from its beginning to its end. Old versions
-are kept for a while, so that a long read outlives the writer's compaction.
+are kept while a read may need them, so that a long one outlives the writer's compaction.
 
-LanceDB flushes nothing to the disk by itself, does not notice an id that is twice in what it merges, and
-opens a table whose newest version was zeroed by a crash as an empty one. All three are seen to here.
+LanceDB does not notice an id that is twice in what it merges: that is seen to here. What it lacks of
+durability is seen to by the :mod:`place <imagedbd.stores.lance_place>` that the table is in.
 """
 
 from __future__ import annotations
 
-import glob
 import logging
-import os
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from lancedb.index import FTS
+from lancedb.index import FTS, IvfSq
 from lancedb.query import FullTextOperator, MatchQuery
 
 from imagedbd.datatypes import Match, StoredPicture, StoreStats
 from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.ranking import best_first, unit
 
+from .inventory import Work
+from .lance_folder import LanceFolder
+from .lance_migrations import MIGRATIONS
+from .lance_place import ENGINE_ERRORS, TABLE, reported
+from .lance_service import LanceService
 from .lance_sql import text_sql, to_sql
-from .manifest import SCHEMA, VECTOR_DTYPE, Manifest, read_manifest, sync_folder, write_manifest
+from .manifest import SCHEMA, VECTOR_DTYPE, Manifest
+from .reads import RunningReads
 from .rescoring import Candidates, TextStatistics, best_worded, most_similar, scores_by_length
 from .rows import (
     HAS_VECTOR,
@@ -48,20 +51,18 @@ from .rows import (
     vector_field,
     vector_matrix,
 )
-from .syncing import FolderSync, files_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from imagedbd.datatypes import Batch, Condition, ImageRecord, ModelInfo, Vector
 
+    from .lance_place import Place
     from .rows import StoredVector
 
 _log = logging.getLogger(__name__)
 
 KIND: Final = "lance"
-
-_TABLE = "pictures"
 
 _TEXT_INDEX = FTS(
     # Words come folded and separated by spaces: the index takes them as they are, all and whole.
@@ -72,6 +73,21 @@ _TEXT_INDEX = FTS(
     remove_stop_words=False,
     ascii_folding=False,
 )
+
+INDEX_FROM = 20_000
+"""From how many vectors on an approximate index is made: fewer are compared one by one, exactly."""
+
+_UNINDEXED_SHARE = 0.1
+"""Rows that are not in the index yet are compared one by one; with more of them than this it is made anew."""
+
+_INDEX_PARTS = 4
+"""Each compaction adds a part to the index, and every search looks into all of them."""
+
+_PROBES = 20
+"""Of an index's partitions, about 8,000 vectors each, how many a search looks into at least."""
+
+_REFINE = 3
+"""How many times as many candidates as asked for are compared by their own vectors."""
 
 _SCAN_ROWS = 2_000
 """Rows that a scan holds in memory at a time."""
@@ -85,112 +101,123 @@ _SMALL_FRAGMENTS_BUSY = 64
 _SMALL_FRAGMENTS_IDLE = 8
 """Compaction rewrites the whole table, so it waits for as many commits as searches bear well."""
 
-_KEEP_VERSIONS = timedelta(minutes=15)
-"""Longer than any read takes: a version's files are not deleted under it."""
+_LONGEST_READ = timedelta(minutes=15)
+"""A version's files are not deleted under a read, unless that goes on for longer."""
 
-_CACHE_BYTES = 64 * 2**20
-"""For each of LanceDB's two caches, which by default may fill gigabytes with what old versions were like."""
+_CLOCK_SLACK = timedelta(minutes=1)
+"""LanceDB reckons ages from when it comes to delete."""
+
+_AT_ONCE = timedelta(milliseconds=1)
+
+_FOREVER = timedelta(days=36_500)
+
+_OPTIMIZE_PASSES = 4
+
+_ATTEMPTS = 3
+
+_T = TypeVar("_T")
 
 
 class LanceStore:
     """:class:`~imagedbd.datatypes.Store` on LanceDB.
 
-    :param folder: where the table and its manifest are, or will be made.
+    :param place: a folder, where the table and its manifest are or will be made, or the URI of a remote one.
     :param owner: which daemon writes these rows.
-    :param exclusive: nobody else has the store open; what earlier runs left behind is cleaned up.
+    :param exclusive: nobody else has the folder open, so that what was interrupted there is taken back.
+    :param options: of a remote place.
+    :raises ConfigError: if the remote place cannot be used with these options.
     :raises StoreUnreadableError: if what is there cannot be read.
     :raises StoreError: if a new store cannot be made there.
     """
 
     def __init__(
         self,
-        folder: str,
+        place: str,
         *,
         owner: str = "",
         exclusive: bool = False,
         options: Mapping[str, str] | None = None,
     ) -> None:
         self._owner = owner
-        self._options = options
-        self._folder = os.path.abspath(folder)
+        self._place = _place_of(place, owner, options, exclusive=exclusive)
         self._writing = threading.Lock()
-        self._files = FolderSync(self._folder)
+        self._reads = RunningReads()
         self._lengths: _Lengths | None = None
-        self._prune_after: float | None = None
-        session = lancedb.Session(index_cache_size_bytes=_CACHE_BYTES, metadata_cache_size_bytes=_CACHE_BYTES)
-        with _reported(f"open {self._folder}"):
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            self._connection: Any = lancedb.connect(self._folder, session=session)
-            self._manifest = read_manifest(self._folder) or self._make()
+        self._indexed = False
+        self._left_behind = exclusive
+        """Whether old versions may be there that no read needs."""
+        self._torn = False
+        """Whether a failed write could not be taken back yet."""
+        with reported(f"open {self._place.name}"):
+            self._manifest = self._place.manifest() or self._agreeing(self._make)
         self._check_manifest()
-        self._table: Any = self._open_table()
-        if exclusive:
-            self._clean_up()
-        self._files.sync()
+        self._table: Any = self._examined_table()
+        with reported(f"bring {self._place.name} up to date"):
+            self._migrate()
+            if self._place.shared:
+                self._agreeing(lambda: _ensure_text_index(self._pictures))
+            self._ensure_vector_column(self._manifest)
+        self._check_columns()
 
     # Opening and closing.
 
     def _make(self) -> Manifest:
         """Make the table and then the manifest: a table without one is what a crash in between left."""
-        if _TABLE in self._connection.list_tables().tables:
-            self._check_abandoned()
-            self._connection.drop_table(_TABLE)
-        table = self._connection.create_table(_TABLE, schema=table_schema(None))
-        table.create_index("text", config=_TEXT_INDEX)
-        self._files.sync()
-        sync_folder(os.path.dirname(self._folder))
-        manifest = Manifest(KIND)
-        write_manifest(self._folder, manifest)
-        return manifest
+        connection = self._place.connect()
+        self._place.clear(connection)
+        table = connection.create_table(TABLE, schema=table_schema(None), exist_ok=True)
+        _ensure_text_index(table)
+        return self._place.settle(Manifest(KIND))
 
-    def _check_abandoned(self) -> None:
-        if self._connection.open_table(_TABLE).count_rows() > 0:
-            raise self._unreadable("its manifest.json is missing")
+    def _agreeing(self, step: Callable[[], _T]) -> _T:
+        """Do what may be done twice; where another daemon does it at the same moment, look again."""
+        for _ in range(_ATTEMPTS if self._place.shared else 0):
+            with suppress(*ENGINE_ERRORS):
+                return step()
+        return step()
 
     def _check_manifest(self) -> None:
         found = self._manifest
         if found.kind != KIND:
-            raise self._unreadable(f"it was written by the {found.kind} store")
-        if (found.schema, found.vector_dtype) != (SCHEMA, VECTOR_DTYPE):
-            raise self._unreadable(f"its schema is {found.schema} with {found.vector_dtype} vectors")
+            raise self._place.unreadable(f"it was written by the {found.kind} store")
+        if found.schema > SCHEMA:
+            raise StoreUnreadableError(
+                f"The store in {self._place.name} was written by a newer imagedbd (schema {found.schema}; "
+                f"this one reads {SCHEMA}). Upgrade it, or make the store anew with `imagedbd repair`."
+            )
+        if found.vector_dtype != VECTOR_DTYPE or found.schema not in {SCHEMA, *MIGRATIONS}:
+            raise self._place.unreadable(f"its schema is {found.schema} with {found.vector_dtype} vectors")
 
-    def _open_table(self) -> Any:
-        self._check_newest_version()
+    def _examined_table(self) -> Any:
+        with reported(f"open {self._place.name}"):
+            doubtful = self._place.examine(self._manifest)
         try:
-            table = self._connection.open_table(_TABLE)
-            columns = set(table.schema.names)
-        except _ENGINE_ERRORS as error:
-            raise self._unreadable(str(error)) from error
-        if missing := set(table_schema(self._dimension).names) - columns:
-            raise self._unreadable(f"it lacks the columns {', '.join(sorted(missing))}")
+            table = self._open_table()
+            if doubtful:
+                _read_everything(table)
+        except ENGINE_ERRORS as error:
+            raise self._place.unreadable(str(error)) from error
+        if doubtful:
+            with reported(f"open {self._place.name}"):
+                self._place.vouch()
         return table
 
-    def _check_newest_version(self) -> None:
-        """A version whose file was not whole when the power went is opened as an empty table."""
-        versions = glob.glob(os.path.join(glob.escape(self._table_folder), "_versions", "*.manifest"))
-        if not versions:
-            raise self._unreadable("its table is missing")
-        newest = min(versions)  # their names count down
-        with open(newest, "rb") as file:
-            file.seek(max(0, os.path.getsize(newest) - 4))
-            if file.read() != b"LANC":
-                raise self._unreadable(f"{newest} is damaged")
+    def _open_table(self) -> Any:
+        table = self._place.connect().open_table(TABLE)
+        self._indexed = _vector_index(table) is not None
+        return table
 
-    def _unreadable(self, why: str) -> StoreUnreadableError:
-        return StoreUnreadableError(
-            f"The store in {self._folder} cannot be read: {why}. Run `imagedbd repair` to mend it."
-        )
+    def _migrate(self) -> None:
+        """Bring an older schema up to date, a step at a time; one that was interrupted is done again."""
+        while step := MIGRATIONS.get(self._manifest.schema):
+            _log.info("the store in %s is migrated from schema %d", self._place.name, self._manifest.schema)
+            with self._rewriting():
+                step(self._table)
+            self._manifest = self._place.settle(replace(self._manifest, schema=self._manifest.schema + 1))
 
-    def _clean_up(self) -> None:
-        """Drop old versions, and files that an interrupted write left: with nobody reading, they may go."""
-        try:
-            self._table.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
-        except _ENGINE_ERRORS as error:
-            _log.warning("The store could not be cleaned up: %s", error)
-
-    @property
-    def _table_folder(self) -> str:
-        return os.path.join(self._folder, f"{_TABLE}.lance")
+    def _check_columns(self) -> None:
+        if missing := set(table_schema(self._dimension).names) - set(self._pictures.schema.names):
+            raise self._place.unreadable(f"it lacks the columns {', '.join(sorted(missing))}")
 
     @property
     def _pictures(self) -> Any:
@@ -213,23 +240,37 @@ class LanceStore:
         return None if self.model is None else self.model.dimension
 
     def bind(self, model: ModelInfo) -> None:
-        with self._writing, _reported(f"take vectors of {model.spec}"):
+        with self._writing, reported(f"take vectors of {model.spec}"):
+            self._mend()
             if self.model is None:
                 self._bind(model)
-            elif (self.model.key, self.model.dimension) != (model.key, model.dimension):
+            if self.model is None or (self.model.key, self.model.dimension) != (model.key, model.dimension):
                 raise StoreError(
-                    f"The store holds vectors of {self.model.spec}, which cannot go with {model.spec}."
+                    f"The store holds vectors of {self.model and self.model.spec}, "
+                    f"which cannot go with {model.spec}."
                 )
 
     def _bind(self, model: ModelInfo) -> None:
-        """Add the vectors' column and then write the manifest: a column without one holds nothing yet."""
-        if VECTOR in self._pictures.schema.names:
-            self._pictures.drop_columns([VECTOR])
-        self._pictures.add_columns(vector_field(model.dimension))
-        self._files.sync()
-        manifest = replace(self._manifest, model=model)
-        write_manifest(self._folder, manifest)
+        """Write the manifest and then the column: among several daemons it decides whose model holds."""
+        manifest = self._place.settle(replace(self._manifest, model=model))
+        self._ensure_vector_column(manifest)
         self._manifest = manifest
+
+    def _ensure_vector_column(self, manifest: Manifest) -> None:
+        if manifest.model is not None:
+            dimension = manifest.model.dimension
+            self._agreeing(lambda: self._add_vector_column(dimension))
+
+    def _add_vector_column(self, dimension: int) -> None:
+        """Add the column, if a binding was interrupted before it did; one of another kind holds nothing."""
+        wanted = vector_field(dimension)
+        present = self._pictures.schema
+        if VECTOR in present.names and present.field(VECTOR).type == wanted.type:
+            return
+        with self._rewriting():
+            if VECTOR in present.names:
+                self._pictures.drop_columns([VECTOR])
+            self._pictures.add_columns(wanted)
 
     # Writing.
 
@@ -237,9 +278,17 @@ class LanceStore:
         if not batch:
             return
         _check_ids(batch)
-        with self._writing, _reported("write a batch"):
+        with self._writing, reported("write a batch"):
+            self._mend()
+            self._notice_binding()
             rows = [self._upserted(picture) for picture in batch.upserts] + self._patched(batch.patches)
-            self._commit(lambda: self._write(rows, batch.deletes))
+            with self._committing():
+                self._write(rows, batch.deletes)
+
+    def _notice_binding(self) -> None:
+        """Another daemon may have bound a model, so that rows have vectors now."""
+        if self._place.shared and self.model is None:
+            self._manifest = self._place.manifest() or self._manifest
 
     def _upserted(self, picture: StoredPicture) -> Row:
         if picture.vector is None:
@@ -278,16 +327,40 @@ class LanceStore:
     def _vectors_in(self, table: Any) -> list[StoredVector | None]:
         return stored_vectors(table[VECTOR]) if self._vector_column else [None] * table.num_rows
 
-    def _commit(self, write: Callable[[], object]) -> None:
-        """Write one version and make it durable, or go back to the one before."""
-        before = self._pictures.version
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        """What is written is made durable at the end, or taken back."""
+        began = time.time()
         try:
-            write()
-            self._files.sync()
+            yield
+            self._place.acknowledge()
         except BaseException:
-            if self._pictures.version != before:
-                self._pictures.restore(before)
+            self._take_back()
             raise
+        self._reads.superseded(began)
+
+    @contextmanager
+    def _rewriting(self) -> Iterator[None]:
+        """As :meth:`_committing`, for what takes more than one version of the table."""
+        self._place.begin(Work.REWRITE)
+        with self._committing():
+            yield
+
+    def _take_back(self) -> None:
+        try:
+            self._torn = True
+            self._mend()
+        except (*ENGINE_ERRORS, StoreError) as error:
+            _log.warning(
+                "what failed could not be taken back; it is tried again before the next write: %s", error
+            )
+
+    def _mend(self) -> None:
+        """Take back a write that failed, if that was not possible at once."""
+        if self._torn:
+            if self._place.undo():
+                self._table = self._open_table()
+            self._torn = False
 
     def _write(self, rows: Sequence[Row], deletes: Sequence[str]) -> None:
         if not rows:
@@ -299,29 +372,74 @@ class LanceStore:
         # Rows without a vector count as bad ones there; those that are really bad were refused before.
         merge.execute(to_arrow(rows, self._dimension, self._owner), on_bad_vectors="null")
 
+    # Maintenance.
+
     def maintain(self, *, idle: bool = False) -> None:
-        with self._writing, _reported("compact its files"):
-            if self._needs_compaction(idle=idle):
+        with self._writing, reported("compact its files"):
+            self._mend()
+            if self._needs_compaction(idle=idle) and self._place.may_maintain():
                 self._compact()
+                self._clean()
 
     def _needs_compaction(self, *, idle: bool) -> bool:
-        small = self._pictures.stats()["fragment_stats"]["num_small_fragments"]
-        if small >= (_SMALL_FRAGMENTS_IDLE if idle else _SMALL_FRAGMENTS_BUSY):
+        if idle and self._left_behind:
             return True
-        return idle and self._prune_after is not None and time.monotonic() > self._prune_after
+        small = self._pictures.stats()["fragment_stats"]["num_small_fragments"]
+        return bool(small >= (_SMALL_FRAGMENTS_IDLE if idle else _SMALL_FRAGMENTS_BUSY))
 
     def _compact(self) -> None:
-        before = self._pictures.version
-        self._pictures.optimize(cleanup_older_than=_KEEP_VERSIONS)
-        self._files.sync()
-        # What was compacted stays on disk until it is old enough, and only another pass removes it.
-        compacted = self._pictures.version != before
-        self._prune_after = time.monotonic() + _KEEP_VERSIONS.total_seconds() if compacted else None
+        """Write few fragments in the place of many, and put the new rows into the indices."""
+        with self._rewriting():
+            if self._index_is_due():
+                self._pictures.create_index(VECTOR, config=IvfSq(distance_type="l2"), replace=True)
+            self._optimize_fully()
+        self._indexed = _vector_index(self._pictures) is not None
+
+    def _optimize_fully(self) -> None:
+        """Optimize until nothing is left to do: at first, files in an index are not merged with others."""
+        for _ in range(_OPTIMIZE_PASSES):
+            before = self._pictures.version
+            self._pictures.optimize(cleanup_older_than=_FOREVER)
+            if self._pictures.version == before:
+                return
+
+    def _index_is_due(self) -> bool:
+        if self._dimension is None or self._pictures.count_rows(HAS_VECTOR) < INDEX_FROM:
+            return False
+        name = _vector_index(self._pictures)
+        if name is None:
+            return True
+        known = self._pictures.index_stats(name)
+        return bool(
+            known.num_indices >= _INDEX_PARTS
+            or known.num_unindexed_rows > _UNINDEXED_SHARE * known.num_indexed_rows
+        )
+
+    def _clean(self) -> None:
+        """Delete old versions. What was just compacted is not compacted again, so that none is added."""
+        self._left_behind = True
+        unused = self._place.keep_versions or self._unused_for()
+        self._place.begin(Work.CLEAN)
+        self._pictures.optimize(cleanup_older_than=unused, delete_unverified=not self._place.shared)
+        self._place.vouch()
+        self._left_behind = unused > _AT_ONCE
+
+    def _unused_for(self) -> timedelta:
+        """The age from which on no read that is under way can need a version."""
+        oldest = self._reads.oldest()
+        if oldest is None:
+            return _AT_ONCE
+        return min(timedelta(seconds=max(0.0, time.time() - oldest)) + _CLOCK_SLACK, _LONGEST_READ)
 
     # Reading rows.
 
+    @contextmanager
+    def _reading(self, doing: str) -> Iterator[None]:
+        with reported(doing), self._reads.one():
+            yield
+
     def get(self, ids: Sequence[str]) -> list[StoredPicture]:
-        with _reported("read pictures"):
+        with self._reading("read pictures"):
             return [
                 picture
                 for table in self._rows_of(ids, [*RECORD_COLUMNS, *self._vector_column])
@@ -346,45 +464,45 @@ class LanceStore:
     def find_vector(self, content_hash: str) -> Vector | None:
         if self._dimension is None:
             return None
-        with _reported("look up a vector"):
+        with self._reading("look up a vector"):
             where = f"content_hash = {text_sql(content_hash)} AND {HAS_VECTOR}"
             found = self._pictures.search().where(where).select([VECTOR]).limit(1).to_arrow()
             return unit(vector_matrix(found[VECTOR])[0]) if found.num_rows else None
 
     def scan(self, condition: Condition | None = None, *, own: bool = False) -> Iterator[ImageRecord]:
-        with _reported("read all pictures"):
+        with self._reading("read all pictures"):
             query = _filtered(self._pictures.search(), self._where(condition, own=own)).select(RECORD_COLUMNS)
             for batch in query.to_batches(batch_size=_SCAN_ROWS):
                 yield from records(batch)
 
     def pictures(self) -> Iterator[StoredPicture]:
-        with _reported("read all pictures"):
+        with self._reading("read all pictures"):
             query = _filtered(self._pictures.search(), self._where(None, own=True))
             query = query.select([*RECORD_COLUMNS, *self._vector_column])
             for batch in query.to_batches(batch_size=_SCAN_ROWS):
                 yield from self._stored_pictures(pa.Table.from_batches([batch]))
 
     def count(self, condition: Condition | None = None, *, own: bool = False) -> int:
-        with _reported("count pictures"):
+        with self._reading("count pictures"):
             return int(self._pictures.count_rows(self._where(condition, own=own)))
 
     def _where(self, condition: Condition | None, *, own: bool) -> str | None:
-        parts = [f"{OWNER} = {text_sql(self._owner)}"] if own else []
+        parts = [f"{OWNER} = {text_sql(self._owner)}"] if own and self._place.shared else []
         if condition is not None:
             parts.append(f"({to_sql(condition)})" if parts else to_sql(condition))
         return " AND ".join(parts) or None
 
     def scrub(self) -> Iterator[str | None]:
-        yield from ()
+        yield from self._place.scrub()
 
     def stats(self) -> StoreStats:
-        with _reported("tell its size"):
+        with self._reading("tell its size"):
             return StoreStats(
                 kind=KIND,
-                uri=self._folder,
+                uri=self._place.name,
                 rows=self._pictures.count_rows(),
                 vectors=self._pictures.count_rows(HAS_VECTOR),
-                bytes_on_disk=sum(_size(entry) for entry in files_below(self._folder)),
+                bytes_on_disk=self._place.size(),
             )
 
     # Searching by vector.
@@ -393,16 +511,19 @@ class LanceStore:
         if self._dimension is None or limit < 1:
             return []
         self._check_vector(vector)
-        with _reported("search by vector"):
+        with self._reading("search by vector"):
             where = self._where(condition, own=False)
             return most_similar(lambda wanted: self._candidates(vector, wanted, where), vector, limit)
 
     def _candidates(self, vector: Vector, limit: int, where: str | None) -> Candidates:
         # For vectors of length one the Euclidean distance orders like the cosine, and is faster to compute.
         query = self._pictures.search(unit(vector), vector_column_name=VECTOR).distance_type("l2")
+        if indexed := self._indexed:
+            # With no upper bound, more partitions are looked into until a condition has let enough rows pass.
+            query = query.minimum_nprobes(_PROBES).maximum_nprobes(0).refine_factor(_REFINE)
         columns = [*RECORD_COLUMNS, VECTOR, "_distance"]
         found = _filtered(query, where, prefilter=True).limit(limit).select(columns).to_arrow()
-        least = 1.0 - (pc.max(found["_distance"]).as_py() or 0.0) / 2
+        least = None if indexed else 1.0 - (pc.max(found["_distance"]).as_py() or 0.0) / 2
         return Candidates(found.drop_columns(["_distance"]), vector_matrix(found[VECTOR]), least)
 
     # Searching by words.
@@ -410,7 +531,7 @@ class LanceStore:
     def matching(self, words: Sequence[str], limit: int, condition: Condition | None = None) -> list[Match]:
         if not words or limit < 1:
             return []
-        with _reported("search by words"):
+        with self._reading("search by words"):
             lengths = self._shortest(words, limit, condition)
             scores = self._scores(words, lengths) if lengths else {}
             found = [
@@ -453,17 +574,27 @@ class _Lengths:
     mean: float
 
 
-_ENGINE_ERRORS = (RuntimeError, ValueError, OSError, pa.ArrowException)
-"""What LanceDB and Arrow raise."""
+def _place_of(place: str, owner: str, options: Mapping[str, str] | None, *, exclusive: bool) -> Place:
+    if "://" in place:
+        return LanceService(place, owner, options)
+    return LanceFolder(place, exclusive=exclusive)
 
 
-@contextmanager
-def _reported(doing: str) -> Iterator[None]:
-    """Turn an engine's error into ours: the store could not do what it was doing."""
-    try:
-        yield
-    except _ENGINE_ERRORS as error:
-        raise StoreError(f"The store could not {doing}: {error}") from error
+def _ensure_text_index(table: Any) -> None:
+    if not any("text" in index.columns for index in table.list_indices()):
+        table.create_index("text", config=_TEXT_INDEX)
+
+
+def _read_everything(table: Any) -> None:
+    """Read all rows and load all indices; an engine's error where a file is missing."""
+    for _ in table.search().to_batches(batch_size=_SCAN_ROWS):
+        pass
+    for index in table.list_indices():
+        table.prewarm_index(index.name)
+
+
+def _vector_index(table: Any) -> str | None:
+    return next((index.name for index in table.list_indices() if VECTOR in index.columns), None)
 
 
 def _check_ids(batch: Batch) -> None:
@@ -488,10 +619,3 @@ def _filtered(query: Any, where: str | None, **how: bool) -> Any:
 def _all_of_them(words: Sequence[str]) -> Any:
     # A pydantic dataclass, whose fields mypy does not see.
     return MatchQuery(" ".join(words), "text", fuzziness=0, operator=FullTextOperator.AND)  # type: ignore[call-arg]
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except FileNotFoundError:  # compaction removed it just now
-        return 0

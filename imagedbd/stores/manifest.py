@@ -1,19 +1,24 @@
 """The manifest: a small JSON file beside a store's table that says what the table holds.
 
 It is written to a file of its own first and renamed, each step flushed to the disk, so that after a crash
-there is the old manifest or the new one, whole.
+there is the old manifest or the new one, whole. It carries a checksum of the rest of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from blake3 import blake3
+
 from imagedbd.datatypes import ModelInfo, Preprocess
 from imagedbd.errors import StoreError, StoreUnreadableError
+
+_log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "manifest.json"
 
@@ -21,9 +26,15 @@ FORMAT: Final = 1
 """Grows when older versions of this program could no longer make sense of the store's files."""
 
 SCHEMA: Final = 2
-"""Grows when the columns of the table change."""
+"""Grows when the columns of the table change, or the files beside it."""
+
+_CHECKSUM_SINCE = 2
+"""The first schema whose manifest has a checksum."""
 
 VECTOR_DTYPE: Final = "float16"
+
+SPARE: Final = "spare"
+"""The folder of copies of what all else hangs on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +60,12 @@ def read_manifest(folder: str) -> Manifest | None:
     path = os.path.join(folder, FILE_NAME)
     try:
         with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        _check_format(content, path)
-        return _manifest(content)
+            text = file.read()
+        return manifest_of(text, path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise StoreUnreadableError(
-            f"{path} cannot be read ({error}). Run `imagedbd repair` to mend the store."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
 
 
 def write_manifest(folder: str, manifest: Manifest) -> None:
@@ -67,9 +75,73 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
     """
     path = os.path.join(folder, FILE_NAME)
     try:
-        replace_file(path, json.dumps(asdict(manifest), indent=2) + "\n")
+        replace_file(path, manifest_text(manifest).encode())
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}.") from error
+
+
+def settle_manifest(folder: str, manifest: Manifest) -> None:
+    """Replace the manifest, and then its copy, for a repair that finds the first one damaged.
+
+    :raises StoreError: the manifest may be the new one or the old one.
+    """
+    write_manifest(folder, manifest)
+    spare = os.path.join(folder, SPARE)
+    try:
+        os.makedirs(spare, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{spare} cannot be made: {error}.") from error
+    write_manifest(spare, manifest)
+
+
+def mend_spare(folder: str, manifest: Manifest) -> None:
+    """Write the copy anew if it is not as it should be.
+
+    :raises StoreError: if it cannot be written.
+    """
+    try:
+        if read_manifest(os.path.join(folder, SPARE)) == manifest:
+            return
+    except StoreUnreadableError as error:
+        _log.warning("the copy of the manifest is written anew: %s", error.message)
+    settle_manifest(folder, manifest)
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The manifest as JSON, with its checksum."""
+    content = asdict(manifest)
+    return json.dumps({**content, "checksum": _checksum(content)}, indent=2) + "\n"
+
+
+def manifest_of(text: str, place: str) -> Manifest:
+    """The manifest in a JSON text.
+
+    :param place: where the text was, for a message.
+    :raises StoreUnreadableError: if it makes no sense, is not as it was written, or is of a newer format.
+    """
+    try:
+        content = json.loads(text)
+        _check_format(content, place)
+        _verify(content)
+        return _manifest(content)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _unreadable(place, error) from error
+
+
+def _verify(content: dict[str, Any]) -> None:
+    checksum = content.pop("checksum", None)
+    if checksum is None and _integer(content["schema"]) < _CHECKSUM_SINCE:
+        return
+    if checksum != _checksum(content):
+        raise ValueError("it is not as it was written")
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return blake3(json.dumps(content, sort_keys=True).encode()).hexdigest(16)
+
+
+def _unreadable(place: str, error: Exception) -> StoreUnreadableError:
+    return StoreUnreadableError(f"{place} cannot be read ({error}). Run `imagedbd repair` to mend the store.")
 
 
 def _check_format(content: dict[str, Any], path: str) -> None:
@@ -124,14 +196,14 @@ def _integer(value: object) -> int:
     return value
 
 
-def replace_file(path: str, content: str) -> None:
-    """Replace a small file durably: after a crash there is the old one or the new one, whole.
+def replace_file(path: str, content: bytes) -> None:
+    """Put a file in the place of another, durably: after a crash there is the old one or the new one, whole.
 
-    :raises OSError: and the old one, if there was one, is still there.
+    :raises OSError: if the disk refuses; the old one is still there.
     """
     temporary = f"{path}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -110,7 +110,7 @@ def commit_snapshot(folder: str, snapshot: Snapshot) -> None:
     """
     content = asdict(snapshot)
     text = json.dumps({"blake3": _seal(content), "snapshot": content}, indent=2) + "\n"
-    replace_file(os.path.join(folder, FILE_NAME), text)
+    replace_file(os.path.join(folder, FILE_NAME), text.encode())
 
 
 def write_file(folder: str, name: str, write: Callable[[BinaryIO], object]) -> StoredFile:

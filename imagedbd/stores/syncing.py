@@ -8,38 +8,30 @@ from typing import TYPE_CHECKING
 from .manifest import sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
-class FolderSync:
-    """Makes a folder's files durable, each once: for files that are written whole and then never again."""
+def flush(folder: str, paths: Iterable[str]) -> None:
+    """Make new files below a folder durable, and the folders that name them.
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._synced: set[tuple[str, int]] = set()
+    :raises OSError: if the disk refuses.
+    """
+    folders: set[str] = set()
+    for path in paths:
+        _sync_file(path)
+        folders |= _folders_between(path, folder)
+    for name in folders:
+        sync_folder(name)
 
-    def sync(self) -> None:
-        """Flush every file that was not there the last time, and the folders that name them.
 
-        :raises OSError: if the disk refuses; the next call tries the same files again.
-        """
-        present = {(entry.path, entry.inode()) for entry in files_below(self._folder)}
-        fresh = [path for path, _ in present - self._synced]
-        for path in fresh:
-            _sync_file(path)
-        for folder in self._folders_of(fresh):
-            sync_folder(folder)
-        self._synced = present
-
-    def _folders_of(self, paths: list[str]) -> set[str]:
-        """The folders of the files and those above them, up to our own: any of them may be new as well."""
-        found: set[str] = set()
-        for path in paths:
-            folder = os.path.dirname(path)
-            while folder not in found and folder.startswith(self._folder):
-                found.add(folder)
-                folder = os.path.dirname(folder)
-        return found
+def _folders_between(path: str, top: str) -> set[str]:
+    """The folder of a file and those above it, up to the top: any of them may be new as well."""
+    found = set()
+    at = os.path.dirname(path)
+    while at.startswith(top):
+        found.add(at)
+        at = os.path.dirname(at)
+    return found
 
 
 def files_below(folder: str) -> Iterator[os.DirEntry[str]]:

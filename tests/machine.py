@@ -46,7 +46,9 @@ class Machine:
             "COLUMNS": "200",
         }
         if checkpoint.parent == home:
-            self.environment["PYTHONPATH"] = str(Path(__file__).with_name("stub"))
+            own = os.environ.get("PYTHONPATH")
+            paths = [str(Path(__file__).with_name("stub")), *([own] if own else [])]
+            self.environment["PYTHONPATH"] = os.pathsep.join(paths)
 
     def start(self, *arguments: str, roots: list[Path] | None = None, obedient: bool = False) -> None:
         """Start the daemon and return when it answers.

@@ -115,7 +115,7 @@ class GenerationsFile:
     def __init__(self, settings: Settings) -> None:
         self._data_dir = settings.data_dir
         self._current = generations_of(settings)
-        if not os.path.exists(_file(self._data_dir)):
+        if not os.path.exists(generations_file(self._data_dir)):
             self.write(self._current)
 
     @property
@@ -183,7 +183,7 @@ def read_generations(data_dir: str) -> Generations | None:
 
     :raises StoreUnreadableError: if it makes no sense, or is of a newer format.
     """
-    path = _file(data_dir)
+    path = generations_file(data_dir)
     try:
         with open(path, encoding="utf-8") as file:
             return _parsed(json.load(file))
@@ -197,7 +197,7 @@ def read_generations(data_dir: str) -> Generations | None:
 
 def write_generations(data_dir: str, generations: Generations) -> None:
     """:raises StoreError: the old file is still there."""
-    path = _file(data_dir)
+    path = generations_file(data_dir)
     try:
         write_durably(path, json.dumps({"format": FORMAT, **asdict(generations)}, indent=2) + "\n")
     except OSError as error:
@@ -222,7 +222,7 @@ def owner_of(data_dir: str) -> str:
     return owner
 
 
-def _file(data_dir: str) -> str:
+def generations_file(data_dir: str) -> str:
     return os.path.join(data_dir, FILE_NAME)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PAGE: Final = 500
 """Rows that are compared at a time."""
 EMBEDDED_ROWS: Final = 64
-EMBEDDED_AFTER_S: Final = 5.0
+EMBEDDED_AFTER_S: Final = 2.0
 """New vectors are stored when there are so many, or after this time: that much is embedded twice at worst."""
 RATE_WINDOW_S: Final = 30.0
 

@@ -37,8 +37,8 @@ class OpenClip:
         self.device, self.dtype = "cpu", "fp32"
         preprocess = Preprocess(SIZE, SIZE, mean=(0.5,) * 3, std=(0.5,) * 3)
         self.info = ModelInfo(spec, hashlib.sha256(weights).hexdigest(), DIMENSION, preprocess)
-        seed = 7 if weights == b"{}" else list(hashlib.sha256(weights).digest())
-        self._projection = np.random.default_rng(seed).standard_normal((8 * 8 * 3, DIMENSION))
+        self._seed = [] if weights == b"{}" else list(hashlib.sha256(weights).digest())
+        self._projection = np.random.default_rng(self._seed or 7).standard_normal((8 * 8 * 3, DIMENSION))
         self._seconds = json.loads(weights).get("seconds", 0.0)
 
     def embed_pictures(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -48,7 +48,7 @@ class OpenClip:
 
     def embed_prompts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         seeds = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]
-        rows = [np.random.default_rng(list(seed)).standard_normal(DIMENSION) for seed in seeds]
+        rows = [np.random.default_rng([*seed, *self._seed]).standard_normal(DIMENSION) for seed in seeds]
         return _unit(np.stack(rows))
 
 

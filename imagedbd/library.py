@@ -209,13 +209,15 @@ class Library:
 
     def status(self) -> dict[str, Any]:
         """What ``imagedb status --json`` prints."""
+        # Before the model is looked at: when there is no switch any more, what it switched to answers.
+        switch = self._switcher.status()
         counts = self._ledger.counts()
         pending = self._queue.pending
         with self._room.reading() as engine:
             model, store = engine.embedder.status(), engine.store.stats()
         roots = self._roots_status()
         rate = self._indexer.rate()
-        state, doing = self._activity(roots, pending, counts[PictureState.WAITING])
+        state, doing = self._activity(roots, pending, counts[PictureState.WAITING], switch)
         return {
             "state": state,
             "doing": doing,
@@ -236,7 +238,7 @@ class Library:
             },
             "device": model.device,
             "dtype": model.dtype,
-            "switch": self._switcher.status(),
+            "switch": switch,
             "previous": asdict(previous) if (previous := self._switcher.previous) else None,
             "differences": [difference.public() for difference in self._differences()],
             "embeds_total": self._room.embeds_total + self._switcher.embeds_total,
@@ -411,7 +413,9 @@ class Library:
     def counts(self) -> dict[str, int]:
         return {state.value: count for state, count in self._ledger.counts().items()}
 
-    def _activity(self, roots: list[RootStatus], pending: int, waiting: int) -> tuple[str, str]:
+    def _activity(
+        self, roots: list[RootStatus], pending: int, waiting: int, switch: dict[str, Any] | None
+    ) -> tuple[str, str]:
         model = self._embedder.status()
         if self._indexer.trouble:
             return "blocked", f"Indexing is held up: {self._indexer.trouble}"
@@ -421,7 +425,7 @@ class Library:
             return "scanning", f"Comparing the folders with the index; {pending} changes to look at so far."
         if pending:
             return "indexing", f"{pending} changes to look at."
-        if (switch := self._switcher.status()) is not None:
+        if switch is not None:
             return "switching", _switch_in_words(switch)
         if waiting and model.state is ModelState.UNAVAILABLE:
             return "waiting", f"{waiting} pictures wait for the model. {model.reason}"

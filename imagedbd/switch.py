@@ -307,8 +307,8 @@ class Switch:
         except StoreError:
             self._put(waiting, PictureState.INDEXED)
             raise
-        self.swapped = True
         shop.room.exchange(engine)
+        self.swapped = True
         shop.indexer.use(engine.store, engine.embedder)
         self._tell_complete({record.id for record in bare})
         model = engine.embedder.status().name

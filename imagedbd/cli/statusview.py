@@ -49,7 +49,7 @@ def overview(status: Mapping[str, Any]) -> RenderableType:
         kept = f"{previous['kind']} with {output.printable(str(previous['model']))}"
         rows.add_row("previous", f"{kept} (imagedb model rollback)")
     for difference in status.get("differences", ()):
-        rows.add_row("note", Text(output.printable(difference["text"]), style="yellow"))
+        rows.add_row("note", _difference(difference))
     for index, root in enumerate(status["roots"]):
         rows.add_row("" if index else "folders", _root(root))
     if not status["roots"]:
@@ -161,6 +161,13 @@ def _switch(switch: Mapping[str, Any]) -> Text:
     if switch.get("reason"):
         text.append(f"\n{output.printable(switch['reason'])}", style="yellow")
     return text
+
+
+def _difference(difference: Mapping[str, Any]) -> Text:
+    configured, active = (output.printable(difference[name]) for name in ("configured", "active"))
+    text = Text(f"The settings name the {difference['setting']} {configured}; ", style="yellow")
+    # A command stands on a line of its own, where it can be copied.
+    return text.append(f"the index goes on with {active}.\n→ {output.printable(difference['command'])}")
 
 
 def _root(root: Mapping[str, Any]) -> Text:

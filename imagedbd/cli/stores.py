@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Annotated
 
 import typer
@@ -11,6 +10,7 @@ from imagedbd.cli import flags, output, switching
 from imagedbd.cli.entry import examples
 from imagedbd.cli.models import checked_model
 from imagedbd.cli.target import target_of
+from imagedbd.errors import UsageError
 
 app = typer.Typer(
     name="store",
@@ -18,11 +18,6 @@ app = typer.Typer(
     epilog=examples("imagedb store use faiss", "imagedb store use lance --wait"),
     no_args_is_help=True,
 )
-
-
-class Kind(enum.StrEnum):
-    LANCE = "lance"
-    FAISS = "faiss"
 
 
 @app.command(
@@ -34,7 +29,7 @@ class Kind(enum.StrEnum):
 )
 def use(
     context: typer.Context,
-    kind: Annotated[Kind, typer.Argument(metavar="lance|faiss", help="LanceDB, or Faiss with pandas.")],
+    kind: Annotated[str, typer.Argument(metavar="lance|faiss", help="LanceDB, or Faiss with pandas.")],
     model: Annotated[
         str | None,
         typer.Option("--model", metavar="SPEC", help="Embed all pictures with this model meanwhile."),
@@ -46,10 +41,14 @@ def use(
     The pictures are copied with their vectors; no picture is embedded again unless --model names another
     model than theirs. The old store answers until the new one is complete, and is kept to go back to.
     """
+    from imagedbd.stores import KINDS
+
+    if kind not in KINDS:
+        raise UsageError(f"There is no store called {output.printable(kind)}: {' or '.join(KINDS)}.")
     target = target_of(context)
     status = target.client.status()
     spec = None if model is None else checked_model(model)
     with output.busy("Opening the store…"):
-        answer = target.client.use_store(kind.value, spec)
+        answer = target.client.use_store(kind, spec)
     switching.keep_settings(target, answer, status)
     switching.report(target, answer, wait=wait)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from imagedbd.ledger import Ledger
     from imagedbd.reembedder import Reembedder
 
-PAGE: Final = 500
+PAGE: Final = 2000
 """Rows that are compared at a time."""
 EMBEDDED_ROWS: Final = 64
 EMBEDDED_AFTER_S: Final = 2.0

@@ -319,8 +319,8 @@ def _stopping() -> EmbedderError:
 
 
 def _ways_on(spec: str) -> tuple[str, str]:
-    """What helps where the weights are missing."""
-    demo = "for drawings alone, `imagedb model use demo`"
+    """What helps where the weights are missing; a real index is no place for the demo's model."""
+    demo = "for drawings alone, `imagedbd run --model demo` with a --data-dir of its own"
     if spec.startswith("local-dir:"):
         return f"put an OpenCLIP checkpoint into {spec.removeprefix('local-dir:')}", demo
     return f"`imagedb model pull {spec}`", demo

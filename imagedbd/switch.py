@@ -19,7 +19,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from imagedbd.datatypes import PictureState
-from imagedbd.errors import ImagedbError, ModelUnavailableError, StoreError, StoreUnreadableError
+from imagedbd.errors import (
+    DaemonStoppingError,
+    ImagedbError,
+    ModelUnavailableError,
+    StoreError,
+    StoreUnreadableError,
+)
 from imagedbd.generations import Course, Generation
 from imagedbd.reembedder import Reembedder
 from imagedbd.successor import Progress, Successor
@@ -153,7 +159,7 @@ class Switch:
         if self._embedder is None:
             self._embedder = self._shop.open_embedder(spec, expected)
         if self._stopping.is_set():
-            raise CancelledError
+            raise DaemonStoppingError("It was asked to stop.")
         try:
             self._embedder.load().result()
         except ModelUnavailableError as error:
@@ -248,7 +254,7 @@ class Switch:
         self.prepare()
         if not self.is_recorded:
             if not self._holds_gate():
-                raise CancelledError
+                raise DaemonStoppingError("It was asked to stop.")
             try:
                 self.record()
             finally:

@@ -56,6 +56,7 @@ class Switcher:
         self._shop.file.delete_dropped()
         current = self._shop.file.current
         if current.next is not None and current.course is not None:
+            log.info("going on with the index for %s with %s", current.next.kind, current.next.model)
             self._switch = Switch(self._shop, current.next, current.course)
             self._switch.start()
 
@@ -180,7 +181,7 @@ class Switcher:
                 f"{settings.config_file} first."
             )
         uri = wanted_place(settings, kind)
-        here = base.kind == kind and base.is_remote == bool(uri)
+        here = base.kind == kind and not base.is_remote and not uri
         return Generation(kind, base.place if here else uri or "", model or base.model)
 
     def _has_other_weights(self) -> bool:

@@ -146,6 +146,15 @@ class WaitBody(_Body):
     timeout: float | None = Field(default=None, ge=0, le=86_400 * 7)
 
 
+class StoreBody(_Body):
+    kind: Literal["lance", "faiss"]
+    model: AnyText | None = Field(default=None, description="another model; by default vectors are copied")
+
+
+class ModelBody(_Body):
+    model: AnyText = Field(description="ARCHITECTURE/TAG, hf-hub:OWNER/NAME, local-dir:FOLDER or demo")
+
+
 class RetryBody(_Body):
     paths: list[AnyPath] | None = Field(default=None, max_length=100_000)
 
@@ -173,6 +182,7 @@ def create_app(library: Library) -> ASGIApp:
     app.add_exception_handler(Exception, _bug_response)
     _add_reading(app, library)
     _add_steering(app, library)
+    _add_switching(app, library)
     _add_page(app)
     return _BoundedBody(app)
 
@@ -254,6 +264,34 @@ def _add_steering(app: FastAPI, library: Library) -> None:
     def reload() -> dict[str, Any]:
         """Read the configuration again."""
         return library.reload()
+
+
+def _add_switching(app: FastAPI, library: Library) -> None:
+    @app.post("/store/use")
+    def use_store(body: StoreBody) -> dict[str, Any]:
+        """Build the index in this kind of store beside the one that answers, and then answer from it.
+
+        Returns when that was begun, with the ``settings`` that make it last.
+        """
+        return library.use_store(body.kind, body.model)
+
+    @app.post("/model/use")
+    def use_model(body: ModelBody) -> dict[str, Any]:
+        """Embed all pictures with this model beside the index that answers, and then answer with it.
+
+        Returns when that was begun, with the ``settings`` that make it last.
+        """
+        return library.use_model(body.model)
+
+    @app.post("/model/rollback")
+    def roll_back() -> dict[str, Any]:
+        """Answer from the index before the last switch; what it lacks is embedded afterwards."""
+        return library.roll_back()
+
+    @app.post("/model/remove")
+    def remove() -> dict[str, Any]:
+        """Delete the index that is kept to go back to."""
+        return library.remove_previous()
 
 
 def _add_page(app: FastAPI) -> None:

@@ -78,6 +78,7 @@ class ChangeQueue:
         self._done_up_to = 0
         self._done_beyond: set[int] = set()
         self._closed = False
+        self._nudged = False
 
     def put(self, path: str, *, settled: bool = False, closed: bool = False) -> int:
         """Say that something may have happened at this path.
@@ -107,7 +108,7 @@ class ChangeQueue:
         """The longest settled paths, as soon as there is one; they are in flight until :meth:`done`.
 
         :param timeout: seconds to wait for a first one; ``None`` waits until there is one.
-        :returns: at most ``limit`` changes; none on a time-out and when the queue was closed.
+        :returns: at most ``limit`` changes; none on a time-out, on a nudge and when the queue was closed.
         """
         with self._lock:
             now = self._clock()
@@ -116,7 +117,8 @@ class ChangeQueue:
                 self._settle(now)
                 if self._ready:
                     return self._hand_out(limit)
-                if deadline is not None and now >= deadline:
+                if self._nudged or (deadline is not None and now >= deadline):
+                    self._nudged = False
                     return []
                 self._takers.wait(self._next_wake(now, deadline))
                 now = self._clock()
@@ -186,6 +188,12 @@ class ChangeQueue:
         with self._lock:
             self._waiters.wait_for(lambda: self._closed or self._done_up_to >= ticket, timeout)
             return self._done_up_to >= ticket
+
+    def nudge(self) -> None:
+        """Have the next :meth:`take`, or the one that waits now, return even if there is nothing."""
+        with self._lock:
+            self._nudged = True
+            self._takers.notify_all()
 
     def close(self) -> None:
         """Wake everyone who waits. Nothing is handed out or accepted any more; ``done`` still works."""

@@ -96,6 +96,18 @@ class Client:
     def load_model(self) -> dict[str, Any]:
         return self._object("POST", "/model/load", {})
 
+    def use_store(self, kind: str, model: str | None = None) -> dict[str, Any]:
+        return self._object("POST", "/store/use", {"kind": kind, "model": model})
+
+    def use_model(self, spec: str) -> dict[str, Any]:
+        return self._object("POST", "/model/use", {"model": spec})
+
+    def roll_back(self) -> dict[str, Any]:
+        return self._object("POST", "/model/rollback", {})
+
+    def remove_previous(self) -> dict[str, Any]:
+        return self._object("POST", "/model/remove", {})
+
     def reload(self) -> dict[str, Any]:
         return self._object("POST", "/reload", {})
 

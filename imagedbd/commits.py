@@ -7,6 +7,7 @@ whether its vector stays, is copied from equal content, or is new.
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -116,7 +117,7 @@ class _Plan:
 
 
 class Committer:
-    """Writes to store and ledger, in this order; the indexer's thread alone calls it.
+    """Writes to store and ledger, in this order; the indexer's thread alone commits.
 
     :param may_forget: whether a path that is not there may be forgotten: not on a root that is offline.
     """
@@ -125,6 +126,16 @@ class Committer:
         self._store = store
         self._ledger = ledger
         self._may_forget = may_forget
+        self._writing = threading.Lock()
+        self._listener: Callable[[Iterable[str]], None] | None = None
+
+    def listen(self, listener: Callable[[Iterable[str]], None] | None) -> None:
+        """Have the ids of all rows that are written or deleted from now on told; any thread may ask for it.
+
+        Of every write before, store and ledger both have it all when this returns.
+        """
+        with self._writing:
+            self._listener = listener
 
     def commit(self, work: Work) -> list[Finished]:
         """Make this work durable and visible.
@@ -222,10 +233,21 @@ class Committer:
         plan.forgotten.append(change.path)
 
     def _write(self, plan: _Plan) -> None:
-        self._keep_vectors(plan)
-        batch = Batch(tuple(plan.upserts), tuple(plan.patches), tuple(plan.deletes))
-        if batch:
+        with self._writing:
+            self._keep_vectors(plan)
+            batch = Batch(tuple(plan.upserts), tuple(plan.patches), tuple(plan.deletes))
+            if batch:
+                self._apply(batch)
+            self._tell_ledger(plan)
+
+    def _apply(self, batch: Batch) -> None:
+        try:
             self._store.apply(batch)
+        finally:
+            if self._listener is not None:
+                self._listener(_ids_in(batch))
+
+    def _tell_ledger(self, plan: _Plan) -> None:
         if plan.entries or plan.forgotten:
             self._ledger.put(plan.entries, forget=plan.forgotten)
 
@@ -267,6 +289,10 @@ def _add(item: Finished, row: _Row, plan: _Plan) -> None:
     plan.entries.append(
         LedgerEntry(record.path, record.signature, state, row.id, record.content_hash, item.attempts)
     )
+
+
+def _ids_in(batch: Batch) -> list[str]:
+    return [*(row.record.id for row in batch.upserts), *(row.id for row in batch.patches), *batch.deletes]
 
 
 def _has_vector(row: StoredPicture | None, item: Finished) -> bool:

@@ -54,6 +54,8 @@ class Settings:
     decode_timeout: float = 60.0
     decode_memory: int = 4 << 30
     log_level: str = "info"
+    named: frozenset[str] = frozenset()
+    """The settings that somebody set, wherever; the others have their defaults."""
 
 
 def load_settings(
@@ -80,6 +82,7 @@ def load_settings(
     for name, value in flags.items():
         values[name] = _parse(f"--{name.replace('_', '-')}", name, value)
 
+    values["named"] = frozenset(values)
     values["roots"] = tuple(dict.fromkeys((*values.get("roots", ()), *flag_roots)))
     values.setdefault("data_dir", str(platformdirs.user_data_path("imagedbd")))
     values.setdefault("socket", _default_socket(env, values["data_dir"]))
@@ -306,7 +309,12 @@ def _device(value: Any) -> str:
     return value
 
 
-def _model(value: Any) -> str:
+def parse_model(value: Any) -> str:
+    """A model's name as settings hold it.
+
+    :raises ValueError: if it is none.
+    :raises TypeError: if it is no text.
+    """
     if not isinstance(value, str):
         raise TypeError("expected a model's name")
     if value == "demo" or (value.startswith("hf-hub:") and len(value) > len("hf-hub:")):
@@ -377,7 +385,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "store": _choice("lance", "faiss"),
     "store_uri": _uri,
     "storage_options": _text_map,
-    "model": _model,
+    "model": parse_model,
     "device": _device,
     "dtype": _choice("auto", "fp32", "bf16", "fp16"),
     "model_ttl": parse_duration,
@@ -393,5 +401,5 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "log_level": _choice("debug", "info", "warning", "error"),
 }
 
-if set(_PARSERS) | {"config_file"} != {field.name for field in fields(Settings)}:
+if set(_PARSERS) | {"config_file", "named"} != {field.name for field in fields(Settings)}:
     raise AssertionError("every setting has a parser, and every parser a setting")

@@ -281,7 +281,7 @@ class EmbedderProcess:
             return reply
         return Refused(
             f"The weights or preprocessing of {self._spec} are not those that the stored vectors were made "
-            "with. Put the old weights back, or start afresh with another --data-dir."
+            f"with. Put the old weights back, or `imagedb model use {self._spec}` to embed all pictures anew."
         )
 
     def _unavailable(self, reason: str) -> ModelUnavailableError:
@@ -319,7 +319,7 @@ def _stopping() -> EmbedderError:
 
 
 def _ways_on(spec: str) -> tuple[str, str]:
-    """What helps where the weights are missing; a store keeps to its model, so the demo needs another one."""
+    """What helps where the weights are missing; a real index is no place for the demo's model."""
     demo = "for drawings alone, `imagedbd run --model demo` with a --data-dir of its own"
     if spec.startswith("local-dir:"):
         return f"put an OpenCLIP checkpoint into {spec.removeprefix('local-dir:')}", demo

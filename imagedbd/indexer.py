@@ -19,7 +19,7 @@ import stat as stat_module
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -105,6 +105,25 @@ class _Picture:
         return Finished(job.change, decoded, vector, job.attempts, known=known, generation=job.generation)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Errand:
+    """Something that this thread does for another one while nothing is in hand."""
+
+    action: Callable[[], None]
+    future: Future[None] = field(default_factory=Future)
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.action()
+        # Whatever it is, it is for the one who asked.
+        except Exception as error:  # noqa: BLE001 - see above
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(None)
+
+
 @dataclass(slots=True)
 class _Line:
     """Everything that is between the queue and the store."""
@@ -170,7 +189,8 @@ class Indexer:
         self._embedder = embedder
         self._request_scan = request_scan
         self._on_crash = on_crash
-        self._committer = Committer(store, ledger, lambda p: self._is_gone(p) and may_forget(p))
+        self._may_forget = may_forget
+        self._committer = self._new_committer()
         self._line = _Line()
         self._read_well: list[str] = []
         self._generation = 0
@@ -181,6 +201,7 @@ class Indexer:
         self._progress: deque[tuple[float, int]] = deque(maxlen=1000)
         self._trouble: str | None = None
         self._first_load: Future[NDArray[np.float32]] | None = None
+        self._errands: deque[_Errand] = deque()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
 
@@ -197,6 +218,31 @@ class Indexer:
         self._queue.close()
         if self._thread.is_alive():
             self._thread.join()
+
+    def between_batches(self, action: Callable[[], None]) -> Future[None]:
+        """Have the indexer's thread do this: it finishes what is in hand first, and takes nothing new.
+
+        The future has the action's end, well or not; cancelling it withdraws an action that has not begun.
+        It is cancelled if the indexer stops first.
+        """
+        errand = _Errand(action)
+        self._errands.append(errand)
+        self._queue.nudge()
+        return errand.future
+
+    def listen(self, listener: Callable[[Iterable[str]], None] | None) -> None:
+        """See :meth:`imagedbd.commits.Committer.listen`."""
+        self._committer.listen(listener)
+
+    def use(self, store: Store, embedder: Embedder) -> None:
+        """Work with these from now on; only for an action :meth:`between_batches`."""
+        self._store, self._embedder = store, embedder
+        self._committer = self._new_committer()
+        self._generation += 1
+        self._look_for_model_at = None
+
+    def _new_committer(self) -> Committer:
+        return Committer(self._store, self._ledger, lambda p: self._is_gone(p) and self._may_forget(p))
 
     @property
     def trouble(self) -> str | None:
@@ -229,6 +275,8 @@ class Indexer:
             while not self._closing.is_set():
                 self._guarded_step()
             self._release_all()
+            for errand in self._errands:
+                errand.future.cancel()
         # A bug must stop the daemon loudly: a writer that is gone while the rest lives on would drift.
         except Exception:
             log.exception("the indexer met a bug and stops the daemon")
@@ -251,7 +299,11 @@ class Indexer:
 
     def _step(self) -> None:
         line = self._line
-        self._take()
+        if not self._errands:
+            self._take()
+        elif line.empty():
+            self._errands.popleft().run()
+            return
         self._look_at_taken()
         self._begin_jobs()
         futures: list[Future[Any]] = [*line.decoding, *line.embedding]
@@ -269,7 +321,7 @@ class Indexer:
         changes = self._queue.take(room, timeout=self._patience() if idle else 0) if room > 0 else []
         self._line.taken.extend(changes)
         self._untidy = self._untidy or bool(changes)
-        if idle and not changes and not self._closing.is_set():
+        if idle and not changes and not self._errands and not self._closing.is_set():
             self._do_chores()
 
     def _patience(self) -> float:

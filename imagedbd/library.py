@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imagedbd import __version__
 from imagedbd.change_queue import ChangeQueue
+from imagedbd.config import parse_model
 from imagedbd.datatypes import Limits, ModelState, PictureState, Query, RootState
 from imagedbd.decoder import Decoder
+from imagedbd.differences import Difference, differences
 from imagedbd.embedder import EmbedderProcess
+from imagedbd.engine import Engine, EngineRoom
 from imagedbd.errors import (
     ConfigError,
     DaemonStoppingError,
@@ -27,6 +31,7 @@ from imagedbd.errors import (
     UsageError,
     WaitTimeoutError,
 )
+from imagedbd.generations import Generation, GenerationsFile, generations_of, owner_of
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
 from imagedbd.reconcile import reconcile
@@ -35,18 +40,23 @@ from imagedbd.rules import Rules
 from imagedbd.scanner import Scanner
 from imagedbd.search import Answer, Searcher
 from imagedbd.stores import open_store
+from imagedbd.switch import Workshop
+from imagedbd.switcher import Switcher
 from imagedbd.watcher import Watcher
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from imagedbd.config import Settings
-    from imagedbd.datatypes import LedgerEntry, RootStatus, Store
+    from imagedbd.datatypes import LedgerEntry, ModelInfo, RootStatus, Store
+    from imagedbd.switcher import Accepted
 
 log = logging.getLogger(__name__)
 
 LIVE_SETTINGS: Final = frozenset({"roots", "ignore"})
 """Settings that a reload applies at once."""
+SWITCHED_SETTINGS: Final = frozenset({"store", "store_uri", "storage_options", "model", "named"})
+"""Settings that say what a first index is like; where they differ from the one that is there, it is told."""
 
 
 class Library:
@@ -77,31 +87,21 @@ class Library:
         self._rules = _rules(settings)
         self._ledger = Ledger(ledger_file(settings))
         self._closers.callback(self._ledger.close)
-        self._store: Store = open_store(settings.store, store_folder(settings), exclusive=True)
-        self._closers.callback(self._store.close)
-        reconcile(self._store, self._ledger, thorough=self._note_the_run())
+        self._generations = GenerationsFile(settings)
         self._decoder = Decoder(settings.decoders or None, _limits(settings))
         self._closers.callback(self._decoder.close)
+        self._room = EngineRoom(self._first_engine())
+        self._closers.callback(self._room.close)
         self._queue = ChangeQueue(settings.settle, settings.settle_max)
-        bound = self._store.model
-        self._embedder = EmbedderProcess(
-            bound.spec if bound else settings.model,
-            device=settings.device,
-            dtype=settings.dtype,
-            ttl_s=settings.model_ttl,
-            expected=bound,
-            on_ready=self._on_model_ready,
-        )
-        self._closers.callback(self._embedder.close)
         self._scanner = Scanner(
             self._rules, self._ledger, self._queue, settle_s=settings.settle, rescan_s=settings.rescan
         )
         self._indexer = Indexer(
             queue=self._queue,
             ledger=self._ledger,
-            store=self._store,
+            store=self._room.current.store,
             decoder=self._decoder,
-            embedder=self._embedder,
+            embedder=self._room.current.embedder,
             rules=self._rules,
             may_forget=self._may_forget,
             request_scan=self._scanner.request,
@@ -111,7 +111,57 @@ class Library:
         self._closers.callback(self._scanner.stop)
         self._watcher = Watcher(self._rules, self._queue, self._on_doubt)
         self._closers.callback(self._watcher.stop)
-        self._searcher = Searcher(self._store, self._ledger, self._decoder, self._embedder)
+        self._switcher = Switcher(self._workshop(), lambda: self._settings)
+        self._closers.callback(self._switcher.close)
+
+    def _first_engine(self) -> Engine:
+        """The active generation, with ledger and store brought to agree."""
+        active = self._generations.current.active
+        store = open_generation(self._settings, active)
+        with ExitStack() as undo:
+            undo.callback(store.close)
+            reconcile(store, self._ledger, thorough=self._note_the_run())
+            bound = store.model
+            spec = bound.spec if bound else active.model or self._settings.model
+            engine = self._new_engine(store, self._open_embedder(spec, bound))
+            undo.pop_all()
+        return engine
+
+    def _open_embedder(self, spec: str, expected: ModelInfo | None) -> EmbedderProcess:
+        def on_ready() -> None:
+            # While its store is still being built, nobody waits for it.
+            if self._room.current.embedder is embedder:
+                self._indexer.take_up_waiting()
+
+        embedder = EmbedderProcess(
+            spec,
+            device=self._settings.device,
+            dtype=self._settings.dtype,
+            ttl_s=self._settings.model_ttl,
+            expected=expected,
+            on_ready=on_ready,
+        )
+        return embedder
+
+    def _new_engine(self, store: Store, embedder: EmbedderProcess) -> Engine:
+        return Engine(store, embedder, Searcher(store, self._ledger, self._decoder, embedder))
+
+    def _workshop(self) -> Workshop:
+        return Workshop(
+            file=self._generations,
+            room=self._room,
+            indexer=self._indexer,
+            ledger=self._ledger,
+            decoder=self._decoder,
+            gate=threading.Lock(),
+            open_store=lambda generation: open_generation(self._settings, generation),
+            open_embedder=self._open_embedder,
+            new_engine=self._new_engine,
+        )
+
+    @property
+    def _embedder(self) -> EmbedderProcess:
+        return self._room.current.embedder
 
     def _note_the_run(self) -> bool:
         """Leave a mark that only a clean close removes; returns whether the last run left one."""
@@ -131,6 +181,7 @@ class Library:
         self._watcher.start()
         self._scanner.start()
         self._indexer.start()
+        self._switcher.resume()
 
     def _log_what_is_odd(self) -> None:
         """What a user should know who looks at the terminal only."""
@@ -139,13 +190,8 @@ class Library:
         for root in self._scanner.roots_status():
             if root.state is RootState.OFFLINE:
                 log.warning("%s is offline: %s", root.path, root.reason)
-        bound = self._store.model
-        if bound and bound.spec != self._settings.model:
-            log.warning(
-                "the index holds vectors of %s and goes on with it; %s needs another --data-dir",
-                bound.spec,
-                self._settings.model,
-            )
+        for difference in self._differences():
+            log.warning("%s", difference.text)
 
     def begin_close(self) -> None:
         """From now on, who waits is told that the daemon stops."""
@@ -158,16 +204,20 @@ class Library:
 
     def search(self, query: Query) -> Answer:
         """See :meth:`imagedbd.search.Searcher.search`."""
-        return self._searcher.search(query)
+        with self._room.reading() as engine:
+            return engine.searcher.search(query)
 
     def status(self) -> dict[str, Any]:
         """What ``imagedb status --json`` prints."""
+        # Before the model is looked at: when there is no switch any more, what it switched to answers.
+        switch = self._switcher.status()
         counts = self._ledger.counts()
         pending = self._queue.pending
-        model = self._embedder.status()
+        with self._room.reading() as engine:
+            model, store = engine.embedder.status(), engine.store.stats()
         roots = self._roots_status()
         rate = self._indexer.rate()
-        state, doing = self._activity(roots, pending, counts[PictureState.WAITING])
+        state, doing = self._activity(roots, pending, counts[PictureState.WAITING], switch)
         return {
             "state": state,
             "doing": doing,
@@ -178,7 +228,7 @@ class Library:
             "rate": round(rate, 2) if rate else None,
             "eta_s": round(pending / rate) if rate and pending else None,
             "roots": [asdict(root) for root in roots],
-            "store": asdict(self._store.stats()),
+            "store": {**asdict(store), "configured": self._settings.store},
             "model": {
                 "name": model.name,
                 "state": model.state,
@@ -188,7 +238,10 @@ class Library:
             },
             "device": model.device,
             "dtype": model.dtype,
-            "embeds_total": self._embedder.embeds_total,
+            "switch": switch,
+            "previous": asdict(previous) if (previous := self._switcher.previous) else None,
+            "differences": [difference.public() for difference in self._differences()],
+            "embeds_total": self._room.embeds_total + self._switcher.embeds_total,
             "watcher_restarts": self._watcher.restarts,
             "uptime_s": round(time.monotonic() - self._started, 1),
             "version": __version__,
@@ -222,8 +275,9 @@ class Library:
         :raises NothingMatchedError: if it is not in the index.
         """
         entry = self._ledger.get(path)
-        for picture in self._store.get([entry.id]) if entry and entry.id else ():
-            return {**picture.record.public(), "state": entry.state if entry else None}
+        with self._room.reading() as engine:
+            for picture in engine.store.get([entry.id]) if entry and entry.id else ():
+                return {**picture.record.public(), "state": entry.state if entry else None}
         raise NothingMatchedError(f"{path} is not in the index. `imagedb why` says the reason.")
 
     def why(self, path: str) -> dict[str, Any]:
@@ -261,9 +315,46 @@ class Library:
     def load_model(self) -> Future[Any]:
         """Load the model, also after it was found unavailable.
 
-        The future raises :class:`ModelUnavailableError` if it still is.
+        A switch that is paused for want of its own is tried again as well. The future raises
+        :class:`ModelUnavailableError` if the model still is unavailable.
         """
+        self._switcher.retry()
         return self._embedder.load()
+
+    def use_store(self, kind: str, model: str | None = None) -> dict[str, Any]:
+        """Answer from this kind of store as soon as it is complete; see :meth:`Switcher.use`.
+
+        :param model: embed for this one meanwhile; by default the vectors are copied.
+        :returns: what the request led to, with ``settings``: those that make it last.
+        """
+        wanted = None if model is None else _checked_model(model)
+        accepted = self._switcher.use(kind=kind, model=wanted)
+        return _answer(accepted, store=kind, model=wanted)
+
+    def use_model(self, spec: str) -> dict[str, Any]:
+        """Answer with this model as soon as all pictures have its vectors; see :meth:`Switcher.use`.
+
+        :returns: as :meth:`use_store`.
+        """
+        accepted = self._switcher.use(model=_checked_model(spec))
+        return _answer(accepted, model=accepted.model)
+
+    def roll_back(self) -> dict[str, Any]:
+        """Answer from the generation before this one; see :meth:`Switcher.roll_back`.
+
+        :returns: as :meth:`use_store`.
+        """
+        before = self._switcher.active
+        accepted = self._switcher.roll_back()
+        return _answer(
+            accepted,
+            store=accepted.store if accepted.store != before.kind else None,
+            model=accepted.model if accepted.model != before.model else None,
+        )
+
+    def remove_previous(self) -> dict[str, Any]:
+        """Delete the generation that is kept to go back to; see :meth:`Switcher.remove_previous`."""
+        return asdict(self._switcher.remove_previous())
 
     def first_load(self) -> Future[Any]:
         """The load that the start asked for, or one that is asked for now; as :meth:`load_model`."""
@@ -283,13 +374,18 @@ class Library:
         """
         old, new = self._settings, self._read_settings()
         names = [name for name in asdict(new) if getattr(new, name) != getattr(old, name)]
+        followed = LIVE_SETTINGS | SWITCHED_SETTINGS
+        self._settings = replace(old, **{name: getattr(new, name) for name in followed})
+        if SWITCHED_SETTINGS.intersection(names):
+            for difference in self._differences():
+                log.warning("%s", difference.text)
         if LIVE_SETTINGS.intersection(names):
-            self._settings = replace(old, **{name: getattr(new, name) for name in LIVE_SETTINGS})
             self._rules = self._indexer.rules = _rules(self._settings)
             self._roots_are_wanted = True
             self._watcher.set_rules(self._rules)
             self._scanner.set_rules(self._rules)
-        return {"changed": names, "needs_restart": [name for name in names if name not in LIVE_SETTINGS]}
+        changed = [name for name in names if name != "named"]
+        return {"changed": changed, "needs_restart": [name for name in changed if name not in followed]}
 
     def check_work(self) -> None:
         """:raises ImagedbError: nothing is being indexed at the moment; the message says why."""
@@ -317,7 +413,9 @@ class Library:
     def counts(self) -> dict[str, int]:
         return {state.value: count for state, count in self._ledger.counts().items()}
 
-    def _activity(self, roots: list[RootStatus], pending: int, waiting: int) -> tuple[str, str]:
+    def _activity(
+        self, roots: list[RootStatus], pending: int, waiting: int, switch: dict[str, Any] | None
+    ) -> tuple[str, str]:
         model = self._embedder.status()
         if self._indexer.trouble:
             return "blocked", f"Indexing is held up: {self._indexer.trouble}"
@@ -327,6 +425,8 @@ class Library:
             return "scanning", f"Comparing the folders with the index; {pending} changes to look at so far."
         if pending:
             return "indexing", f"{pending} changes to look at."
+        if switch is not None:
+            return "switching", _switch_in_words(switch)
         if waiting and model.state is ModelState.UNAVAILABLE:
             return "waiting", f"{waiting} pictures wait for the model. {model.reason}"
         if not roots:
@@ -390,8 +490,8 @@ class Library:
             return False
         return RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path) is None
 
-    def _on_model_ready(self) -> None:
-        self._indexer.take_up_waiting()
+    def _differences(self) -> list[Difference]:
+        return differences(self._settings, self._switcher.target or self._switcher.active)
 
     def _on_doubt(self, folder: str, _reason: str) -> None:
         self._scanner.request(folder)
@@ -444,7 +544,46 @@ def ledger_file(settings: Settings) -> str:
 
 
 def store_folder(settings: Settings) -> str:
-    return os.path.join(settings.data_dir, settings.store)
+    """The folder or URI of the store that answers.
+
+    :raises StoreUnreadableError: what says where it is cannot be read.
+    """
+    return generations_of(settings).active.where(settings.data_dir)
+
+
+def open_generation(settings: Settings, generation: Generation) -> Store:
+    """Open the store of a generation, for a caller who holds the data folder's lock.
+
+    :raises StoreUnreadableError: if it cannot be read.
+    """
+    # A folder here has one owner whoever that is; to lose the file that names it must not cost the index.
+    owner = owner_of(settings.data_dir) if generation.is_remote else ""
+    return open_store(
+        generation.kind,
+        generation.where(settings.data_dir),
+        owner=owner,
+        exclusive=not generation.is_remote,
+        options=settings.storage_options if generation.is_remote else None,
+    )
+
+
+def _checked_model(spec: str) -> str:
+    try:
+        return parse_model(spec)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{error}.") from error
+
+
+def _answer(accepted: Accepted, **settings: str | None) -> dict[str, Any]:
+    lasting = {name: value for name, value in settings.items() if value is not None}
+    return {**accepted.public(), "settings": lasting}
+
+
+def _switch_in_words(switch: dict[str, Any]) -> str:
+    if switch["reason"]:
+        return f"The index for {switch['store']} with {switch['model']} is not built on: {switch['reason']}"
+    made = f"{switch['done']} of {switch['total']} pictures are done."
+    return f"Building the index for {switch['store']} with {switch['model']} beside this one; {made}"
 
 
 def _rules(settings: Settings) -> Rules:

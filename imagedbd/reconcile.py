@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import Batch, ImageRecord, LedgerEntry, PictureState
@@ -24,7 +25,8 @@ def reconcile(store: Store, ledger: Ledger, *, thorough: bool) -> None:
 
     They differ after a crash between the two writes of a commit, and when one of them was lost. A row that
     the ledger lacks is adopted as pending: its file is hashed again, and not embedded if it is unchanged. An
-    entry that the store lacks is forgotten: the next scan sees a new file.
+    entry that the store lacks is forgotten: the next scan sees a new file. Whether a row has its vector the
+    store knows best.
     """
     if not thorough and store.count(own=True) == _rows_expected(ledger):
         return
@@ -45,12 +47,29 @@ def reconcile(store: Store, ledger: Ledger, *, thorough: bool) -> None:
     ledger.forget(lost)
     for start in range(0, len(orphans), _PAGE):
         _adopt(orphans[start : start + _PAGE], store, ledger)
+    _settle_vectors(store, ledger)
 
 
 def _rows_expected(ledger: Ledger) -> int:
     counts = ledger.counts()
     in_work = sum(1 for entry in ledger.by_state(PictureState.PENDING) if entry.id)
     return counts[PictureState.INDEXED] + counts[PictureState.WAITING] + in_work
+
+
+def _settle_vectors(store: Store, ledger: Ledger) -> None:
+    """Set right who waits for a vector: another store than the ledger knew may have become the active one."""
+    stats, counts = store.stats(), ledger.counts()
+    if stats.rows - stats.vectors == counts[PictureState.WAITING] and not counts[PictureState.PENDING]:
+        return
+    right = {True: PictureState.INDEXED, False: PictureState.WAITING}
+    changed: list[LedgerEntry] = []
+    for picture in store.pictures():
+        entry = ledger.get(picture.record.path)
+        state = right[picture.vector is not None]
+        if entry and entry.id == picture.record.id and entry.state in right.values() and entry.state != state:
+            changed.append(replace(entry, state=state))
+    for start in range(0, len(changed), _PAGE):
+        ledger.put(changed[start : start + _PAGE])
 
 
 def _adopt(orphans: list[ImageRecord], store: Store, ledger: Ledger) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
-from imagedbd.errors import StoreError, StoreUnreadableError
+from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError
+from imagedbd.generations import (
+    Generation,
+    Generations,
+    first_of,
+    generations_file,
+    generations_of,
+    write_generations,
+)
 from imagedbd.ledger import Ledger
-from imagedbd.library import ledger_file, store_folder
+from imagedbd.library import ledger_file, open_generation
 from imagedbd.locking import locked_data
-from imagedbd.stores import open_store
+from imagedbd.stores import KINDS
 from imagedbd.stores.salvage import save_rows
 
 if TYPE_CHECKING:
@@ -21,13 +31,53 @@ def repair(settings: Settings) -> list[str]:
     """Check ledger and store, and set aside the one that is damaged; nothing is deleted.
 
     A ledger is built anew from the store and the folders, by hashing; a store from what can be read of it,
-    and the rest is embedded anew.
+    and the rest is embedded anew. What says where the store is, is found out from the stores that are there.
 
     :returns: what was found and done, a sentence each.
     :raises LockHeldError: if the daemon runs.
     """
     with locked_data(settings):
-        return [_check_ledger(ledger_file(settings)), _check_store(settings)]
+        return [
+            *_check_generations(settings),
+            _check_ledger(ledger_file(settings)),
+            _check_store(settings),
+        ]
+
+
+def _check_generations(settings: Settings) -> list[str]:
+    """Nothing to say if they can be read."""
+    try:
+        generations_of(settings)
+    except StoreUnreadableError as error:
+        stores = _readable_stores(settings)
+        active = stores[0] if stores else first_of(settings)
+        findings = [f"{error.message} It was set aside as {_set_aside(generations_file(settings.data_dir))}."]
+        write_generations(settings.data_dir, Generations(active))
+        if len(stores) > 1:
+            # Which of them the ledger knows is lost as well, and an older one may lack what came since.
+            ledger = ledger_file(settings)
+            _set_aside(ledger, f"{ledger}-wal", f"{ledger}-shm")
+            findings.append("There is more than one store: the ledger is built anew by hashing.")
+        return [*findings, f"The index in {active.where(settings.data_dir)} is the one that answers."]
+    return []
+
+
+def _readable_stores(settings: Settings) -> list[Generation]:
+    """The stores that may have been the active one: remote if the settings say so, or with most vectors."""
+    if settings.store_uri:
+        return [first_of(settings)]
+    found: list[tuple[int, Generation]] = []
+    for place in sorted(os.listdir(settings.data_dir)):
+        kind = place.partition("-")[0]
+        if kind not in KINDS or "." in place:
+            continue
+        generation = Generation(kind, place)
+        with (
+            contextlib.suppress(StoreError, ConfigError),
+            closing(open_generation(settings, generation)) as s,
+        ):
+            found.append((s.stats().vectors, generation))
+    return [generation for _, generation in sorted(found, key=lambda item: -item[0])]
 
 
 def _check_ledger(file: str) -> str:
@@ -44,21 +94,24 @@ def _check_ledger(file: str) -> str:
 
 
 def _check_store(settings: Settings) -> str:
-    folder = store_folder(settings)
+    active = generations_of(settings).active
+    folder = active.where(settings.data_dir)
     try:
-        rows = _checked_rows(settings.store, folder)
+        rows = _checked_rows(settings, active)
     except StoreError as error:
-        return f"{error.message} {_renew_store(settings.store, folder)}"
+        if active.is_remote:
+            return f"{error.message} It is not on this machine, so nothing was changed."
+        return f"{error.message} {_renew_store(active.kind, folder)}"
     return f"The store {folder} is in order, with {rows} rows."
 
 
-def _checked_rows(kind: str, folder: str) -> int:
+def _checked_rows(settings: Settings, active: Generation) -> int:
     """Read all that the store has.
 
     :returns: how many rows it has.
     :raises StoreError: if anything is damaged.
     """
-    store = open_store(kind, folder, exclusive=True)
+    store = open_generation(settings, active)
     try:
         if faults := [fault for fault in store.scrub() if fault]:
             raise StoreUnreadableError(faults[0])

@@ -46,14 +46,23 @@ class Machine:
             "COLUMNS": "200",
         }
         if checkpoint.parent == home:
-            self.environment["PYTHONPATH"] = str(Path(__file__).with_name("stub"))
+            own = os.environ.get("PYTHONPATH")
+            paths = [str(Path(__file__).with_name("stub")), *([own] if own else [])]
+            self.environment["PYTHONPATH"] = os.pathsep.join(paths)
 
-    def start(self, *arguments: str, roots: list[Path] | None = None, obedient: bool = False) -> None:
+    def start(
+        self,
+        *arguments: str,
+        roots: list[Path] | None = None,
+        obedient: bool = False,
+        instead: list[str] | None = None,
+    ) -> None:
         """Start the daemon and return when it answers.
 
         :param obedient: permission bits count for it, also where it is root.
+        :param instead: a program in the place of ``imagedbd``.
         """
-        command = [program("imagedbd"), "run", "--no-pull", *arguments]
+        command = [*(instead or [program("imagedbd")]), "run", "--no-pull", *arguments]
         for root in [self.photos] if roots is None else roots:
             command += ["--root", str(root)]
         if obedient and os.geteuid() == 0:

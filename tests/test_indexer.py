@@ -397,3 +397,51 @@ def test_many_deletions_take_few_commits(bench: Bench) -> None:
     assert bench.store.count() == 0
     assert before.rows == 100
     assert len(commits) <= 5
+
+
+def test_an_errand_finds_nothing_in_hand_and_new_changes_wait_for_it(bench: Bench) -> None:
+    names = [bench.flat(f"{red}.png", red) for red in range(40)]
+    for name in names:
+        bench.queue.put(str(bench.photos / name), settled=True)
+    seen: list[tuple[bool, int]] = []
+    errand = bench.indexer.between_batches(
+        lambda: seen.append((bool(bench.queue.in_flight()), bench.store.count()))
+    )
+    errand.result(30)
+    assert not seen[0][0]
+    bench.look_at()
+    assert bench.names() == set(names)
+
+
+def test_an_errand_wakes_an_idle_indexer_and_its_failure_is_its_own(bench: Bench) -> None:
+    bench.look_at(bench.flat("a.png", 1))
+    with pytest.raises(ZeroDivisionError):
+        bench.indexer.between_batches(lambda: print(1 // 0)).result(10)
+    bench.look_at(bench.flat("b.png", 2))
+    assert bench.names() == {"a.png", "b.png"}
+
+
+def test_an_errand_that_is_withdrawn_is_not_run(bench: Bench) -> None:
+    real = bench.store.apply
+    bench.store.apply = lambda batch: (time.sleep(0.5), real(batch))[1]  # type: ignore[method-assign]
+    bench.queue.put(str(bench.photos / bench.flat("a.png", 1)), settled=True)
+    bench.until(lambda: bool(bench.queue.in_flight()))
+    ran: list[int] = []
+    assert bench.indexer.between_batches(lambda: ran.append(1)).cancel()
+    bench.look_at(bench.flat("b.png", 2))
+    assert bench.names() == {"a.png", "b.png"}
+    assert not ran
+
+
+def test_the_indexer_goes_on_with_another_store_and_model(bench: Bench, tmp_path: Path) -> None:
+    bench.look_at(bench.flat("a.png", 1))
+    other, embedder = open_store("lance", str(tmp_path / "other")), FakeEmbedder()
+    told: list[str] = []
+    bench.indexer.listen(told.extend)
+    bench.look_at(bench.flat("b.png", 2))
+    assert len(told) == 1
+    bench.indexer.between_batches(lambda: bench.indexer.use(other, embedder)).result(10)
+    bench.look_at(bench.flat("c.png", 3))
+    assert {record.name for record in other.scan()} == {"c.png"}
+    assert (embedder.embedded, len(told)) == ([1], 1)
+    other.close()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fakes import INFO, vector_of
 from store_rows import MODEL, picture
 
 from imagedbd.config import Settings
 from imagedbd.datatypes import Batch, ImageRecord, Metadata, Signature, StoredPicture
-from imagedbd.errors import LockHeldError
+from imagedbd.errors import LockHeldError, StoreUnreadableError
+from imagedbd.generations import Generation, Generations, read_generations
 from imagedbd.ledger import Ledger
 from imagedbd.library import ledger_file, store_folder
 from imagedbd.locking import locked_data
@@ -87,6 +89,32 @@ def test_a_flipped_bit_is_found_and_costs_one_picture_at_most(settings: Settings
     _, found = repair(settings)
     assert "embedded anew" in found
     assert open_store("lance", folder).count() >= 20
+
+
+def test_what_says_where_the_index_is_is_found_out_anew(settings: Settings) -> None:
+    Path(settings.data_dir, "generations.json").write_text("{")
+    with pytest.raises(StoreUnreadableError, match="imagedbd repair"):
+        store_folder(settings)
+    aside, found, ledger, store = repair(settings)
+    assert "set aside" in aside
+    assert found.endswith("data/lance is the one that answers.")
+    assert "is in order" in ledger
+    assert "with 1 rows" in store
+    assert read_generations(settings.data_dir) == Generations(Generation("lance", "lance"))
+
+
+def test_of_several_stores_the_one_with_most_vectors_is_taken_and_the_ledger_is_built_anew(
+    settings: Settings,
+) -> None:
+    store = open_store("lance", str(Path(settings.data_dir, "lance-2")))
+    store.bind(INFO)
+    record = ImageRecord("a" * 32, "/a", Signature(1, 2, 3, 4, 5), "h", Metadata(), "2026-01-01T00:00:00Z")
+    store.apply(Batch(upserts=(StoredPicture(record, vector_of(b"a")),)))
+    store.close()
+    Path(settings.data_dir, "generations.json").write_text("{")
+    repair(settings)
+    assert store_folder(settings).endswith("lance-2")
+    assert len(list(Path(settings.data_dir).glob("ledger.sqlite3.damaged-*"))) == 1
 
 
 def test_a_running_daemon_is_left_alone(settings: Settings) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from imagedbd import __version__
 from imagedbd.cli.output import byte_size, count, home_path
-from imagedbd.errors import ConfigError, DaemonNotRunningError, ImagedbError
+from imagedbd.errors import ConfigError, DaemonNotRunningError, ImagedbError, StoreUnreadableError
+from imagedbd.generations import generations_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +77,7 @@ def examine(target: Target) -> Iterator[Finding]:
     yield from _socket(settings)
     yield answer
     yield _model(settings, status)
+    yield from _differences(status)
     roots = settings.roots if status is None else [str(root["path"]) for root in status["roots"]]
     yield from _roots(roots, status)
     yield from _watches(roots)
@@ -165,10 +167,12 @@ class _Running:
 
     data_dir: str
     store: str
+    place: str
 
 
 def _as_running(settings: Settings, status: dict[str, Any]) -> _Running:
-    return _Running(str(status.get("data_dir") or settings.data_dir), str(status["store"]["kind"]))
+    store = status["store"]
+    return _Running(str(status.get("data_dir") or settings.data_dir), str(store["kind"]), str(store["uri"]))
 
 
 def _data_folder(settings: Settings | _Running) -> Iterator[Finding]:
@@ -188,7 +192,18 @@ def _data_folder(settings: Settings | _Running) -> Iterator[Finding]:
         yield Finding("data", "problem", said, "Make room, or move the data folder with data_dir.")
     else:
         yield Finding("data", "ok", said)
-    yield from _index_files(settings)
+    try:
+        running = settings if isinstance(settings, _Running) else _as_left(settings)
+    except StoreUnreadableError as error:
+        yield Finding("index", "problem", error.message, "imagedbd repair")
+        return
+    yield _index_files(running)
+
+
+def _as_left(settings: Settings) -> _Running:
+    """What the last daemon left, or the next one will make."""
+    active = generations_of(settings).active
+    return _Running(settings.data_dir, active.kind, active.where(settings.data_dir))
 
 
 def _nearest_folder(path: str) -> str:
@@ -197,21 +212,17 @@ def _nearest_folder(path: str) -> str:
     return path
 
 
-def _index_files(settings: Settings | _Running) -> Iterator[Finding]:
-    parts = {
-        "ledger": os.path.join(settings.data_dir, "ledger.sqlite3"),
-        "store": os.path.join(settings.data_dir, settings.store),
-    }
-    there = {name for name, path in parts.items() if os.path.exists(path)}
+def _index_files(left: _Running) -> Finding:
+    parts = {"ledger": os.path.join(left.data_dir, "ledger.sqlite3"), "store": left.place}
+    there = {name for name, path in parts.items() if "://" in path or os.path.exists(path)}
     if there == set(parts):
-        yield Finding("index", "ok", f"The ledger and the {settings.store} store are there.")
-    elif there:
+        return Finding("index", "ok", f"The ledger and the {left.store} store are there.")
+    if there:
         lost = next(iter(set(parts) - there))
-        yield Finding(
+        return Finding(
             "index", "note", f"The {lost} is not there.", "The daemon builds it anew when it starts."
         )
-    else:
-        yield Finding("index", "note", "There is no index yet.", "`imagedbd run` makes it.")
+    return Finding("index", "note", "There is no index yet.", "`imagedbd run` makes it.")
 
 
 def _socket(settings: Settings) -> Iterator[Finding]:
@@ -244,6 +255,11 @@ def _model(settings: Settings, status: dict[str, Any] | None) -> Finding:
         ways = " or ".join(model.get("help") or ["imagedb model pull"])
         return Finding("model", "problem", f"{model['name']}: {model.get('reason')}", ways)
     return Finding("model", "ok", f"{model['name']} is {model['state']}.")
+
+
+def _differences(status: dict[str, Any] | None) -> Iterator[Finding]:
+    for difference in status.get("differences", ()) if status else ():
+        yield Finding("settings", "note", difference["text"], difference["command"])
 
 
 def _roots(roots: Sequence[str], status: dict[str, Any] | None) -> Iterator[Finding]:

@@ -32,4 +32,8 @@ Folders = Annotated[
     typer.Option("--in", metavar="DIR", help="Only pictures in this folder or below. Repeatable."),
 ]
 
+WaitForSwitch = Annotated[
+    bool, typer.Option("--wait", help="Return when the new index answers, not when it is begun.")
+]
+
 PictureFile = Annotated[str, typer.Argument(metavar="FILE", help="A picture.")]

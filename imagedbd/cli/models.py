@@ -1,4 +1,4 @@
-"""``imagedb model``: which models there are, and getting their weights.
+"""``imagedb model``: which models there are, getting their weights, and which one answers.
 
 Only a child process imports OpenCLIP; it says what it knows in JSON.
 """
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from imagedbd.cli import flags, output, tables
+from imagedbd.cli import flags, output, switching, tables
 from imagedbd.cli.entry import examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.target import Target, target_of
@@ -28,8 +28,13 @@ from imagedbd.errors import (
 
 app = typer.Typer(
     name="model",
-    help="List the models that can be used, and download their weights.",
-    epilog=examples("imagedb model list --filter B-16", "imagedb model pull"),
+    help="List and download models, and choose the one that answers.",
+    epilog=examples(
+        "imagedb model list --filter B-16",
+        "imagedb model pull ViT-L-14/laion2b_s32b_b82k",
+        "imagedb model use ViT-L-14/laion2b_s32b_b82k",
+        "imagedb model rollback",
+    ),
     no_args_is_help=True,
 )
 
@@ -73,13 +78,72 @@ def pull(
 ) -> None:
     """Download a model's weights, and see that they load."""
     target = target_of(context)
-    model = target.settings.model if spec is None else _checked(spec)
+    model = target.settings.model if spec is None else checked_model(spec)
     output.say(f"Getting {output.printable(model)}.")
     info = _pull(model)
     output.say(
         f"{output.printable(info['spec'])} is on this machine; its vectors have {info['dimension']} numbers."
     )
     _tell_daemon(target, model)
+
+
+@app.command(
+    epilog=examples(
+        "imagedb model use ViT-L-14/laion2b_s32b_b82k",
+        "imagedb model use hf-hub:timm/ViT-B-16-SigLIP2-256 --wait",
+    )
+)
+def use(
+    context: typer.Context,
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="As `imagedb model list` prints it.")],
+    wait: flags.WaitForSwitch = False,
+) -> None:
+    """Answer with another model.
+
+    All pictures are embedded once more in the background. The old model answers until that is complete, and
+    its index is kept to go back to. Naming the model that answers gives up a switch under way.
+    """
+    target = target_of(context)
+    model = checked_model(spec)
+    status = target.client.status()
+    with output.busy("The daemon is loading the model…"):
+        answer = target.client.use_model(model)
+    switching.keep_settings(target, answer, status)
+    switching.report(target, answer, wait=wait)
+
+
+@app.command(epilog=examples("imagedb model rollback"))
+def rollback(context: typer.Context) -> None:
+    """Answer with the model and the store before the last switch.
+
+    Nothing is embedded for it: pictures that came since wait, and are embedded afterwards.
+    """
+    target = target_of(context)
+    status = target.client.status()
+    with output.busy("The daemon is loading the model…"):
+        answer = target.client.roll_back()
+    switching.keep_settings(target, answer, status)
+    switching.report(target, answer, wait=True)
+
+
+@app.command(epilog=examples("imagedb model remove", "imagedb model remove --yes"))
+def remove(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete the index that is kept to go back to.
+
+    The weights of its model stay; they are in the cache of Hugging Face.
+    """
+    target = target_of(context)
+    previous = target.client.status()["previous"]
+    if previous is None:
+        raise NothingMatchedError("No earlier index is kept.")
+    what = f"{previous['kind']} with {output.printable(str(previous['model']))}"
+    if not yes:
+        switching.confirm(f"Delete the index that is kept to go back to, {what}?")
+    target.client.remove_previous()
+    output.say(f"Deleted the index for {what}.")
 
 
 def _print_models(models: list[dict[str, Any]], configured: str) -> None:
@@ -95,7 +159,7 @@ def _print_models(models: list[dict[str, Any]], configured: str) -> None:
     tables.print_table(columns, rows)
 
 
-def _checked(spec: str) -> str:
+def checked_model(spec: str) -> str:
     """The spec as settings would hold it; here a fault in it is a fault of the command line."""
     from imagedbd.config import load_settings
 
@@ -138,7 +202,8 @@ def _tell_daemon(target: Target, model: str) -> None:
     except DaemonNotRunningError:
         output.say("The daemon is not running: it finds the model when it starts.")
         return
-    if status["model"]["name"] != model:
+    switch = status.get("switch")
+    if status["model"]["name"] != model and not (switch and switch["model"] == model):
         output.say(f"The daemon works with {output.printable(status['model']['name'])} and goes on with it.")
         return
     try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagedbd.cli import flags, output, tables
+from imagedbd.cli import flags, output, switching, tables
 from imagedbd.cli.entry import examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.target import Target, target_of
@@ -147,15 +146,7 @@ def _confirm(roots: Sequence[str], status: Mapping[str, Any] | None) -> None:
     pictures = sum(known.get(root, 0) for root in roots)
     what = output.count(pictures, "picture") if pictures else "their pictures"
     names = ", ".join(output.home_path(root) for root in roots)
-    sys.stderr.write(f"Forget {what} in {names}? The files stay. [y/N] ")
-    sys.stderr.flush()
-    answer = sys.stdin.readline()
-    if not answer:
-        output.say("")
-        raise UsageError("Nobody answered, so nothing was changed. With --yes it does not ask.")
-    if answer.strip().lower() not in {"y", "yes"}:
-        output.say("Nothing was changed.")
-        raise typer.Exit(1)
+    switching.confirm(f"Forget {what} in {names}? The files stay.")
 
 
 def _tell_daemon(target: Target, config_file: str, status: Mapping[str, Any] | None) -> None:

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from imagedbd.cli import output, tables
+from imagedbd.cli import output, switching, tables
 from imagedbd.errors import DaemonNotRunningError, ProtocolError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ LOOK_EVERY_S: Final = 1.0
 _STATE_STYLES: Final = {
     "idle": "green", "ready": "green", "online": "green",
     "indexing": "cyan", "scanning": "cyan", "loading": "cyan", "starting": "cyan",
+    "switching": "cyan", "preparing": "cyan", "building": "cyan", "finishing": "cyan", "paused": "yellow",
     "waiting": "yellow", "offline": "yellow", "degraded": "yellow", "unavailable": "yellow",
     "blocked": "red",
 }  # fmt: skip
@@ -42,6 +43,13 @@ def overview(status: Mapping[str, Any]) -> RenderableType:
         rows.add_row("speed", speed)
     rows.add_row("model", _model(status))
     rows.add_row("store", _store(status["store"]))
+    if switch := status.get("switch"):
+        rows.add_row("next", _switch(switch))
+    if previous := status.get("previous"):
+        kept = f"{previous['kind']} with {output.printable(str(previous['model']))}"
+        rows.add_row("previous", f"{kept} (imagedb model rollback)")
+    for difference in status.get("differences", ()):
+        rows.add_row("note", _difference(difference))
     for index, root in enumerate(status["roots"]):
         rows.add_row("" if index else "folders", _root(root))
     if not status["roots"]:
@@ -53,6 +61,8 @@ def line(status: Mapping[str, Any]) -> str:
     """What changes from one look to the next, on one line."""
     parts = [str(status["state"]), f"{status['indexed']:,} indexed", f"{status['pending']:,} to go"]
     parts += [f"{status[name]:,} {name}" for name in ("waiting", "failed") if status.get(name)]
+    switch = status.get("switch")
+    parts += [f"next {switching.progress_line(switch)}"] if switch else []
     return ", ".join([*parts, *filter(None, [_speed(status)])])
 
 
@@ -95,7 +105,9 @@ def _watch_lines(target: Target, *, as_json: bool) -> None:
 def _live_view(status: Mapping[str, Any]) -> RenderableType:
     done, left = status["indexed"] + status["failed"], status["pending"] + status.get("waiting", 0)
     parts: list[RenderableType] = [overview(status)]
-    if left:
+    if switch := status.get("switch"):
+        parts.append(ProgressBar(total=switch["total"] or None, completed=switch["done"], width=40))
+    elif left:
         parts.append(ProgressBar(total=done + left, completed=done, width=40))
     return Group(*parts, Text("Ctrl-C leaves; the daemon goes on.", style="dim"))
 
@@ -133,11 +145,6 @@ def _model(status: Mapping[str, Any]) -> Text:
         text.append(f"\n{output.printable(model['reason'])}")
     if model.get("help") and model["state"] == "unavailable":
         text.append("\nWays on: " + " or ".join(output.printable(way) for way in model["help"]))
-    configured = model.get("configured")
-    if configured and configured != model["name"]:
-        text.append(
-            f"\nThe settings name {output.printable(configured)}; the index goes on with its own model."
-        )
     return text
 
 
@@ -146,6 +153,21 @@ def _store(store: Mapping[str, Any]) -> str:
     parts = [store["kind"], f"{store['rows']:,} rows, {store['vectors']:,} vectors"]
     parts += [output.byte_size(size)] if size is not None else []
     return ", ".join([*parts, output.home_path(store["uri"])])
+
+
+def _switch(switch: Mapping[str, Any]) -> Text:
+    what = f"{switch['store']} with {output.printable(str(switch['model']))}  "
+    text = Text.assemble(what, _state(switch["state"]), f"  {switching.progress_line(switch)}")
+    if switch.get("reason"):
+        text.append(f"\n{output.printable(switch['reason'])}", style="yellow")
+    return text
+
+
+def _difference(difference: Mapping[str, Any]) -> Text:
+    configured, active = (output.printable(difference[name]) for name in ("configured", "active"))
+    text = Text(f"The settings name the {difference['setting']} {configured}; ", style="yellow")
+    # A command stands on a line of its own, where it can be copied.
+    return text.append(f"the index goes on with {active}.\n→ {output.printable(difference['command'])}")
 
 
 def _root(root: Mapping[str, Any]) -> Text:

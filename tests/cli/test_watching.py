@@ -44,9 +44,14 @@ class TestStatus:
         assert "Ways on: imagedb model pull or --model demo" in text
 
     def test_another_model_in_the_settings_is_told(self, daemon, imagedb):
-        model = {**a_status()["model"], "configured": "ViT-L-14/x"}
-        daemon.answers["/status"] = a_status(model=model)
-        assert "The settings name ViT-L-14/x" in imagedb("status").text
+        difference = {
+            "setting": "model", "configured": "ViT-L-14/x", "active": "demo",
+            "command": "imagedb model use ViT-L-14/x",
+        }  # fmt: skip
+        daemon.answers["/status"] = a_status(differences=[difference])
+        text = imagedb("status").text
+        assert "The settings name the model ViT-L-14/x; the index goes on with demo." in text
+        assert "→ imagedb model use ViT-L-14/x" in text
 
     def test_it_is_readable_at_forty_columns(self, daemon, imagedb, monkeypatch):
         monkeypatch.setenv("COLUMNS", "40")

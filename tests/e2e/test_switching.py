@@ -1,0 +1,326 @@
+"""Another model, another store: built beside the index that answers, and swapped at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from pictures import save
+
+from imagedbd.datatypes import Limits
+from imagedbd.decoder import decode_file
+from imagedbd.errors import ConfigError
+from imagedbd.stores import open_store
+
+if TYPE_CHECKING:
+    from machine import Machine
+
+PROMPT = "a dog"
+PICTURES = 12
+
+DYING = """
+import os, signal, sys
+from imagedbd import engine, generations, switch
+from imagedbd.cli import daemon
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write, moment = generations.GenerationsFile.write, sys.argv.pop(1)
+
+def dying_write(self, wanted):
+    swaps = self.current.next is not None and wanted.next is None
+    if swaps and moment == "before":
+        die()
+    write(self, wanted)
+    if swaps and moment == "after":
+        die()
+
+generations.GenerationsFile.write = dying_write
+if moment == "ledger":
+    switch.Switch._tell_complete = die
+if moment == "retire":
+    engine.EngineRoom.retire = die
+sys.exit(daemon.main())
+"""
+
+
+def other_model(machine: Machine, name: str = "other", seconds: float = 0.0) -> str:
+    """A second checkpoint of the stub, which takes so long for a picture."""
+    folder = machine.home / name
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text(json.dumps({"stub": name, "seconds": seconds}))
+    return f"local-dir:{folder}"
+
+
+def likeness(machine: Machine, model: str) -> dict[str, float]:
+    """Of each picture in the folder to the prompt, as a model sees it: what a search must find."""
+    spec = importlib.util.spec_from_file_location(
+        "stub_openclip", Path(__file__).parents[1] / "stub/openclip.py"
+    )
+    assert spec
+    assert spec.loader
+    stub = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(stub)
+    clip = stub.OpenClip(model)
+    clip._seconds = 0.0
+    prompt = clip.embed_prompts([PROMPT])[0]
+    found = {}
+    for path in sorted(machine.photos.rglob("*.jpg")):
+        pixels = decode_file(str(path), frozenset(), clip.info.preprocess, Limits()).pixels
+        assert pixels is not None
+        found[str(path)] = float(clip.embed_pictures(np.stack([pixels]))[0] @ prompt)
+    return found
+
+
+def answered(machine: Machine) -> dict[str, float]:
+    """The same, as the daemon answers."""
+    hits = machine.json("search", "--prompt", PROMPT, "-n", "100")
+    return {hit["path"]: hit["similarity"] for hit in hits}
+
+
+def is_like(found: dict[str, float], wanted: dict[str, float]) -> bool:
+    """Vectors are stored in half precision."""
+    return found.keys() == wanted.keys() and all(abs(found[k] - wanted[k]) < 2e-3 for k in wanted)
+
+
+def generations(machine: Machine) -> Any:
+    return json.loads((machine.home / "data" / "generations.json").read_text())
+
+
+def is_settled(machine: Machine, model: str) -> bool:
+    status = machine.json("status")
+    return status["switch"] is None and status["model"]["name"] == model
+
+
+def assert_complete(machine: Machine, model: str) -> None:
+    """The index equals the folder, and every vector is this model's."""
+    machine.wait()
+    wanted = likeness(machine, model)
+    assert {str(machine.home / name) for name in machine.listed()} == wanted.keys()
+    assert is_like(answered(machine), wanted)
+    status = machine.json("status")
+    assert (status["waiting"], status["failed"]) == (0, 0)
+    assert status["store"]["vectors"] == status["store"]["rows"] == len(wanted)
+    assert "Traceback" not in machine.log()
+
+
+@pytest.fixture
+def running(machine: Machine) -> Machine:
+    """A daemon on some pictures, with its model in the settings file."""
+    del machine.environment["IMAGEDBD_MODEL"]
+    (machine.home / "config.toml").write_text(f'# mine\nmodel = "{machine.model}"\n')
+    for number in range(PICTURES):
+        save(machine.photos / f"{number:02}.jpg", number)
+    machine.start()
+    machine.wait()
+    return machine
+
+
+def test_another_model_answers_when_all_its_vectors_are_there(running: Machine) -> None:
+    other = other_model(running)
+    assert is_like(answered(running), likeness(running, running.model))
+    done = running.run("model", "use", other, "--wait")
+    assert done.returncode == 0, done.stderr.decode() + running.log()
+    assert_complete(running, other)
+    status = running.json("status")
+    assert status["embeds_total"] == 2 * PICTURES
+    assert status["differences"] == []
+    assert status["previous"]["model"] == running.model
+    settings = (running.home / "config.toml").read_text()
+    assert f'model = "{other}"' in settings
+    assert "# mine" in settings
+    running.stop()
+    running.start()
+    assert_complete(running, other)
+    assert running.json("status")["embeds_total"] == 0
+
+
+def test_the_old_model_answers_until_the_new_one_does_while_files_change(running: Machine) -> None:
+    other = other_model(running, seconds=0.4)
+    old, new = likeness(running, running.model), likeness(running, other)
+    stop, odd = threading.Event(), []
+
+    def ask() -> None:
+        while not stop.is_set():
+            found = answered(running)
+            common = found.keys() & old.keys() & new.keys()
+            parts = [{key: some[key] for key in common} for some in (found, old, new)]
+            if not is_like(parts[0], parts[1]) and not is_like(parts[0], parts[2]):
+                odd.append(found)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        assert running.run("model", "use", other).returncode == 0
+        status = running.json("status")
+        assert status["switch"]["model"] == other
+        assert status["model"]["name"] == running.model
+        save(running.photos / "new.jpg", 77)
+        os.rename(running.photos / "00.jpg", running.photos / "moved.jpg")
+        os.remove(running.photos / "01.jpg")
+        save(running.photos / "02.jpg", 78)
+        old.pop(str(running.photos / "02.jpg"))
+        running.until(lambda: is_settled(running, other), 60)
+    finally:
+        stop.set()
+        asking.join()
+    assert not odd
+    assert_complete(running, other)
+
+
+def test_a_build_that_is_killed_goes_on_where_it_was(running: Machine) -> None:
+    for number in range(PICTURES, 20):
+        save(running.photos / f"{number}.jpg", number)
+    running.wait()
+    other = other_model(running, seconds=0.4)
+    assert running.run("model", "use", other).returncode == 0
+    done = 0
+    for least in (1, 9):
+        running.until(lambda least=least: running.json("status")["switch"]["done"] >= least, 60)  # type: ignore[misc]
+        done = running.json("status")["switch"]["done"]
+        running.stop(9)
+        running.start()
+    running.until(lambda: is_settled(running, other), 60)
+    assert running.json("status")["embeds_total"] <= 20 - done
+    assert_complete(running, other)
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "ledger", "retire"])
+def test_a_daemon_that_is_killed_around_the_swap_has_one_whole_index(running: Machine, moment: str) -> None:
+    other = other_model(running)
+    running.stop()
+    running.start(instead=[sys.executable, "-c", DYING, moment])
+    running.run("model", "use", other)
+    assert running.process is not None
+    running.process.wait(60)
+    running.process = None
+    assert generations(running)["active"]["model"] == (None if moment == "before" else other)
+    save(running.photos / "new.jpg", 77)
+    running.start()
+    running.until(lambda: is_settled(running, other), 60)
+    assert_complete(running, other)
+    assert running.json("status")["embeds_total"] <= 2
+    assert sorted(os.listdir(running.home / "data"))[:3] == ["generations.json", "lance", "lance-2"]
+
+
+def test_going_back_embeds_only_what_came_since(running: Machine) -> None:
+    other = other_model(running)
+    assert running.run("model", "use", other, "--wait").returncode == 0
+    save(running.photos / "new.jpg", 77)
+    os.remove(running.photos / "00.jpg")
+    os.rename(running.photos / "01.jpg", running.photos / "moved.jpg")
+    running.wait()
+    before = running.json("status")["embeds_total"]
+    done = running.run("model", "rollback")
+    assert done.returncode == 0, done.stderr.decode()
+    assert_complete(running, running.model)
+    assert running.json("status")["embeds_total"] == before + 1
+    assert f'model = "{running.model}"' in (running.home / "config.toml").read_text()
+    assert running.run("model", "rollback").returncode == 0
+    assert_complete(running, other)
+    assert running.json("status")["embeds_total"] == before + 1
+
+    assert running.run("model", "remove").returncode == 2
+    assert running.run("model", "remove", "--yes").returncode == 0
+    assert running.json("status")["previous"] is None
+    assert running.run("model", "rollback").returncode == 1
+    assert len(list((running.home / "data").glob("lance*"))) == 1
+    assert_complete(running, other)
+
+
+def test_a_model_that_is_not_there_is_refused_and_nothing_is_changed(running: Machine) -> None:
+    before = generations(running), (running.home / "config.toml").read_text()
+    done = running.run("model", "use", "ViT-B-32/nowhere")
+    assert done.returncode == 70
+    assert b"imagedb model pull ViT-B-32/nowhere" in done.stderr
+    assert (generations(running), (running.home / "config.toml").read_text()) == before
+    assert running.run("model", "use", "nonsense").returncode == 2
+    assert len(list((running.home / "data").glob("lance*"))) == 1
+    assert_complete(running, running.model)
+
+
+def test_asking_for_something_else_replaces_what_is_built(running: Machine) -> None:
+    slow, quick = other_model(running, "slow", seconds=1.0), other_model(running, "quick")
+    assert running.run("model", "use", slow).returncode == 0
+    assert running.run("model", "use", running.model).returncode == 0
+    status = running.json("status")
+    assert (status["switch"], status["model"]["name"]) == (None, running.model)
+    assert len(list((running.home / "data").glob("lance*"))) == 1
+    assert running.run("model", "use", slow).returncode == 0
+    done = running.run("model", "use", quick, "--wait")
+    assert done.returncode == 0, done.stderr.decode()
+    assert len(list((running.home / "data").glob("lance*"))) == 2
+    assert_complete(running, quick)
+
+
+def test_pictures_out_of_reach_are_kept_and_embedded_when_they_are_back(running: Machine) -> None:
+    other = other_model(running)
+    os.rename(running.photos, running.home / "away")
+    running.until(lambda: running.json("root", "list")[0]["state"] == "offline")
+    assert running.run("model", "use", other, "--wait").returncode == 0
+    assert len(running.listed()) == PICTURES
+    assert running.json("status")["waiting"] == PICTURES
+    os.rename(running.home / "away", running.photos)
+    assert_complete(running, other)
+
+
+def test_what_goes_before_the_file_is_told_and_the_index_goes_its_own_way(machine: Machine) -> None:
+    save(machine.photos / "a.jpg", 1)
+    other = other_model(machine)
+    machine.start()
+    machine.wait()
+    done = machine.run("model", "use", other, "--wait")
+    assert done.returncode == 0
+    assert b"IMAGEDBD_MODEL" in done.stderr
+    (difference,) = machine.json("status")["differences"]
+    assert difference["command"] == f"imagedb model use {machine.model}"
+    assert difference["command"] in machine.run("status").stdout.decode()
+    assert difference["command"] in machine.run("doctor").stdout.decode()
+    machine.stop()
+    machine.start()
+    assert difference["command"] in machine.log()
+    assert_complete(machine, other)
+
+
+def test_other_weights_under_the_same_name_are_embedded_anew_on_request(running: Machine) -> None:
+    running.stop()
+    folder = Path(running.model.removeprefix("local-dir:"))
+    (folder / "open_clip_config.json").write_text('{"stub": "retrained"}')
+    running.start()
+    save(running.photos / "new.jpg", 77)
+    running.until(lambda: running.json("status")["waiting"] == 1)
+    assert "imagedb model use" in running.json("status")["model"]["reason"]
+    done = running.run("model", "use", running.model, "--wait")
+    assert done.returncode == 0, done.stderr.decode()
+    assert_complete(running, running.model)
+
+
+@pytest.mark.parametrize("kind", ["faiss"])
+def test_another_store_takes_the_pictures_over_without_embedding(running: Machine, kind: str) -> None:
+    try:
+        open_store(kind, str(running.home / "trial")).close()
+    except ConfigError:
+        done = running.run("store", "use", kind)
+        assert done.returncode == 78
+        assert_complete(running, running.model)
+        pytest.skip(f"this version has no {kind} store")
+    shutil.rmtree(running.home / "trial")
+    done = running.run("store", "use", kind, "--wait")
+    assert done.returncode == 0, done.stderr.decode()
+    assert_complete(running, running.model)
+    status = running.json("status")
+    assert (status["store"]["kind"], status["embeds_total"]) == (kind, PICTURES)
+    assert status["differences"] == []
+    assert running.run("model", "rollback").returncode == 0
+    assert running.json("status")["store"]["kind"] == "lance"
+    assert_complete(running, running.model)
+    assert running.json("status")["embeds_total"] == PICTURES

@@ -1,0 +1,86 @@
+"""Store and ledger, one of which knows better than the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fakes import INFO, vector_of
+
+from imagedbd.datatypes import (
+    Batch,
+    ImageRecord,
+    LedgerEntry,
+    Metadata,
+    PictureState,
+    Signature,
+    Store,
+    StoredPicture,
+)
+from imagedbd.ledger import Ledger
+from imagedbd.reconcile import reconcile
+from imagedbd.stores import open_store
+
+SIGNATURE = Signature(1, 2, 3, 4, 5)
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[tuple[Store, Ledger]]:
+    store, ledger = open_store("lance", str(tmp_path / "store")), Ledger(str(tmp_path / "ledger"))
+    store.bind(INFO)
+    yield store, ledger
+    store.close()
+    ledger.close()
+
+
+def add(store: Store, name: str, *, bare: bool = False) -> str:
+    record = ImageRecord(name * 32, f"/{name}", SIGNATURE, name, Metadata(), "2026-01-01T00:00:00Z")
+    store.apply(Batch(upserts=(StoredPicture(record, None if bare else vector_of(name.encode())),)))
+    return record.id
+
+
+def entry(name: str, state: PictureState) -> LedgerEntry:
+    return LedgerEntry(f"/{name}", SIGNATURE, state, name * 32, name)
+
+
+def states(ledger: Ledger) -> dict[str, PictureState]:
+    return {entry.path: entry.state for entry in ledger.under("/")}
+
+
+def test_a_row_that_the_ledger_lacks_is_adopted_and_an_entry_without_a_row_is_forgotten(
+    both: tuple[Store, Ledger],
+) -> None:
+    store, ledger = both
+    add(store, "a")
+    ledger.put([entry("b", PictureState.INDEXED), entry("c", PictureState.INDEXED)])
+    reconcile(store, ledger, thorough=False)
+    assert states(ledger) == {"/a": PictureState.PENDING}
+
+
+def test_whether_a_picture_waits_for_its_vector_the_store_knows(both: tuple[Store, Ledger]) -> None:
+    store, ledger = both
+    add(store, "a", bare=True)
+    add(store, "b", bare=True)
+    add(store, "c")
+    ledger.put(
+        [
+            entry("a", PictureState.INDEXED),
+            entry("b", PictureState.WAITING),
+            entry("c", PictureState.INDEXED),
+        ]
+    )
+    reconcile(store, ledger, thorough=True)
+    assert states(ledger) == {
+        "/a": PictureState.WAITING,
+        "/b": PictureState.WAITING,
+        "/c": PictureState.INDEXED,
+    }
+
+
+def test_after_a_clean_stop_equal_numbers_are_enough(both: tuple[Store, Ledger]) -> None:
+    store, ledger = both
+    add(store, "a", bare=True)
+    ledger.put([entry("a", PictureState.INDEXED)])
+    reconcile(store, ledger, thorough=False)
+    assert states(ledger) == {"/a": PictureState.INDEXED}

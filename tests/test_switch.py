@@ -1,0 +1,283 @@
+"""One switch in this process, where a disk can be full at the very moment: real parts, a fake model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pytest
+from fakes import INFO, FakeEmbedder
+from PIL import Image
+
+from imagedbd import switch as switch_module
+from imagedbd.change_queue import ChangeQueue
+from imagedbd.config import Settings
+from imagedbd.datatypes import Batch, ModelInfo, PictureState, Preprocess, Store
+from imagedbd.decoder import Decoder
+from imagedbd.engine import Engine, EngineRoom
+from imagedbd.errors import ConfigError, ModelUnavailableError, NothingMatchedError, StoreError
+from imagedbd.generations import Generation, GenerationsFile, read_generations
+from imagedbd.indexer import Indexer
+from imagedbd.ledger import Ledger
+from imagedbd.rules import Rules
+from imagedbd.search import Searcher
+from imagedbd.stores import open_store
+from imagedbd.switch import Workshop
+from imagedbd.switcher import Switcher
+
+if TYPE_CHECKING:
+    from imagedbd.embedder import EmbedderProcess
+
+OTHER = replace(INFO, spec="local-dir:/other", weights_hash="1" * 64, preprocess=Preprocess(24, 24))
+KNOWN = {INFO.spec: INFO, OTHER.spec: OTHER}
+
+
+class LoadedEmbedder(FakeEmbedder):
+    """A fake that can be loaded, where it is known."""
+
+    def load(self) -> Future[Any]:
+        future: Future[Any] = Future()
+        if self.info is None:
+            future.set_exception(ModelUnavailableError("There is none."))
+        else:
+            future.set_result(None)
+        return future
+
+    @property
+    def embeds_total(self) -> int:
+        return sum(self.embedded)
+
+    def status(self) -> Any:
+        status = super().status()
+        return replace(status, name=self.info.spec) if self.info else status
+
+
+class Bench:
+    """An index of some pictures and everything that a switch of it needs."""
+
+    def __init__(self, home: Path) -> None:
+        self.settings = Settings(str(home / "config"), str(home / "data"), str(home / "s"))
+        (home / "data").mkdir()
+        self.photos = home / "photos"
+        self.photos.mkdir()
+        self.ledger = Ledger(str(home / "data" / "ledger"))
+        self.file = GenerationsFile(self.settings)
+        self.decoder = Decoder(2)
+        self.embedders: dict[str, LoadedEmbedder] = {}
+        self.opened: list[Store] = []
+        self.on_open: Callable[[Store], None] = lambda _: None
+        store = self.open(self.file.current.active)
+        self.room = EngineRoom(self.join(store, self.embedder(INFO.spec, None)))
+        self.queue = ChangeQueue(0.01, 0.1)
+        self.indexer = Indexer(
+            queue=self.queue,
+            ledger=self.ledger,
+            store=store,
+            decoder=self.decoder,
+            embedder=self.room.current.embedder,
+            rules=Rules([str(self.photos)]),
+            may_forget=lambda _: True,
+            request_scan=lambda _: None,
+            on_crash=lambda: None,
+        )
+        shop = Workshop(
+            file=self.file,
+            room=self.room,
+            indexer=self.indexer,
+            ledger=self.ledger,
+            decoder=self.decoder,
+            gate=threading.Lock(),
+            open_store=self.open,
+            open_embedder=self.embedder,
+            new_engine=self.join,
+        )
+        self.switcher = Switcher(shop, lambda: self.settings)
+        self.indexer.start()
+
+    def open(self, generation: Generation) -> Store:
+        store = open_store(generation.kind, generation.where(self.settings.data_dir), exclusive=True)
+        self.opened.append(store)
+        self.on_open(store)
+        return store
+
+    def embedder(self, spec: str, _: ModelInfo | None) -> EmbedderProcess:
+        made = self.embedders[spec] = LoadedEmbedder(info=KNOWN.get(spec))
+        return cast("EmbedderProcess", made)
+
+    def join(self, store: Store, embedder: EmbedderProcess) -> Engine:
+        return Engine(store, embedder, Searcher(store, self.ledger, self.decoder, embedder))
+
+    def close(self) -> None:
+        self.switcher.close()
+        self.indexer.close()
+        self.room.close()
+        self.decoder.close()
+        self.ledger.close()
+
+    def add(self, *reds: int) -> None:
+        for red in reds:
+            path = self.photos / f"{red}.png"
+            Image.new("RGB", (40, 40), (red, 100, 100)).save(path)
+            self.queue.put(str(path), settled=True)
+        assert self.queue.wait_done(self.queue.ticket(), 30)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def status(self) -> dict[str, Any]:
+        return self.switcher.status() or {}
+
+    def until_over(self) -> None:
+        self.until(lambda: self.switcher.status() is None)
+        self.until(lambda: self.queue.oldest_open() is None)
+
+    def assert_complete(self, model: ModelInfo, rows: int) -> None:
+        store = self.room.current.store
+        assert store.model == model
+        found = list(store.pictures())
+        assert len(found) == rows
+        assert all(row.vector is not None and np.isfinite(row.vector).all() for row in found)
+        assert self.ledger.counts()[PictureState.INDEXED] == rows
+        assert self.ledger.counts()[PictureState.WAITING] == 0
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(switch_module, "PAUSE_S", 0.2)
+    monkeypatch.setattr(switch_module, "FOLLOW_S", 0.01)
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def refusing(store: Store, refuse: Callable[[], bool]) -> None:
+    """Let a store refuse writes as a full disk would."""
+    real = store.apply
+
+    def apply(batch: Batch) -> None:
+        if refuse():
+            raise StoreError("The disk is full.")
+        real(batch)
+
+    store.apply = apply  # type: ignore[method-assign]
+
+
+def test_another_model(bench: Bench) -> None:
+    bench.add(*range(10))
+    accepted = bench.switcher.use(model=OTHER.spec)
+    assert accepted.state == "switching"
+    bench.until_over()
+    bench.assert_complete(OTHER, 10)
+    bench.add(50)
+    bench.assert_complete(OTHER, 11)
+    assert bench.switcher.use(model=OTHER.spec).state == "active"
+
+
+def test_a_full_disk_pauses_the_build_and_it_goes_on_by_itself(bench: Bench) -> None:
+    bench.add(*range(10))
+    full = threading.Event()
+    full.set()
+    bench.on_open = lambda store: refusing(store, full.is_set)
+    bench.switcher.use(model=OTHER.spec)
+    bench.until(lambda: bench.status()["state"] == "paused")
+    assert bench.status()["reason"] == "The disk is full."
+    bench.assert_complete(INFO, 10)
+    full.clear()
+    bench.until_over()
+    bench.assert_complete(OTHER, 10)
+
+
+def test_a_swap_that_cannot_be_written_down_did_not_happen(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.add(*range(4))
+    (bench.photos / "3.png").unlink()  # so that one picture lacks its vector at the swap
+    real, refused = bench.file.write, []
+
+    def write(generations: Any) -> None:
+        if generations.next is None and len(refused) < 2:
+            waiting = list(bench.ledger.by_state(PictureState.WAITING))
+            refused.append(len(waiting))
+            raise StoreError("The disk is full.")
+        real(generations)
+
+    monkeypatch.setattr(bench.file, "write", write)
+    bench.switcher.use(model=OTHER.spec)
+    bench.until(lambda: len(refused) == 1 and bench.status()["state"] == "paused")
+    bench.assert_complete(INFO, 4)
+    bench.until(lambda: bench.switcher.status() is None)
+    assert refused == [1, 1]
+    assert bench.room.current.store.model == OTHER
+
+
+def test_changes_during_the_build_are_followed(bench: Bench) -> None:
+    bench.add(*range(5))
+    go = threading.Event()
+    bench.on_open = lambda store: refusing(store, lambda: not go.wait(20))
+    bench.switcher.use(model=OTHER.spec)
+    bench.add(*range(100, 150))
+    (bench.photos / "0.png").unlink()
+    bench.queue.put(str(bench.photos / "0.png"), settled=True)
+    assert bench.queue.wait_done(bench.queue.ticket(), 30)
+    go.set()
+    bench.until_over()
+    bench.assert_complete(OTHER, 54)
+
+
+def test_going_back_and_forth(bench: Bench) -> None:
+    with pytest.raises(NothingMatchedError):
+        bench.switcher.roll_back()
+    bench.add(*range(5))
+    bench.switcher.use(model=OTHER.spec)
+    bench.until_over()
+    bench.add(60)
+    assert bench.switcher.roll_back().model == INFO.spec
+    bench.until_over()
+    bench.assert_complete(INFO, 6)
+    assert bench.embedders[INFO.spec].embedded == [1]
+    # Whoever names that model again gets the index that is kept, brought up to date.
+    bench.add(61)
+    bench.switcher.use(model=OTHER.spec)
+    bench.until_over()
+    bench.assert_complete(OTHER, 7)
+    assert bench.embedders[OTHER.spec].embeds_total == 1
+    assert bench.switcher.remove_previous().model == INFO.spec
+    assert bench.file.current.previous is None
+
+
+def test_what_cannot_be_had_changes_nothing(bench: Bench) -> None:
+    bench.add(1)
+    before = bench.file.current
+    with pytest.raises(ModelUnavailableError, match="What helps: get one"):
+        bench.switcher.use(model="local-dir:/nowhere")
+    bench.settings = replace(bench.settings, store_uri="s3://bucket/index")
+    with pytest.raises(ConfigError, match=r"store\.uri"):
+        bench.switcher.use(kind="faiss")
+    with pytest.raises(ConfigError, match="shared"):
+        bench.switcher.use(kind="lance", model=OTHER.spec)
+    assert bench.file.current == before == read_generations(bench.settings.data_dir)
+    assert bench.switcher.status() is None
+    bench.assert_complete(INFO, 1)
+
+
+def test_a_next_store_that_is_damaged_is_begun_anew(bench: Bench) -> None:
+    bench.add(1, 2)
+    folder = Path(bench.settings.data_dir, "lance-2")
+    folder.mkdir()
+    (folder / "manifest.json").write_text("rubbish")
+    target = Generation("lance", "lance-2", OTHER.spec)
+    bench.file.write(bench.file.current.building(target, switch_module.Course.EMBED))
+    bench.switcher.resume()
+    bench.until_over()
+    bench.assert_complete(OTHER, 2)
+    assert bench.file.current.active.place == "lance-3"
+    assert not folder.exists()

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +38,7 @@ from imagedbd.reconcile import reconcile
 from imagedbd.roots import RootGuard
 from imagedbd.rules import Rules
 from imagedbd.scanner import Scanner
+from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
 from imagedbd.stores import open_store
 from imagedbd.switch import Workshop
@@ -113,6 +114,8 @@ class Library:
         self._closers.callback(self._watcher.stop)
         self._switcher = Switcher(self._workshop(), lambda: self._settings)
         self._closers.callback(self._switcher.close)
+        self._scrubber = Scrubber(self._store_in_use, lambda store: store is self._room.current.store)
+        self._closers.callback(self._scrubber.stop)
 
     def _first_engine(self) -> Engine:
         """The active generation, with ledger and store brought to agree."""
@@ -146,6 +149,11 @@ class Library:
     def _new_engine(self, store: Store, embedder: EmbedderProcess) -> Engine:
         return Engine(store, embedder, Searcher(store, self._ledger, self._decoder, embedder))
 
+    @contextmanager
+    def _store_in_use(self) -> Iterator[Store]:
+        with self._room.reading() as engine:
+            yield engine.store
+
     def _workshop(self) -> Workshop:
         return Workshop(
             file=self._generations,
@@ -165,7 +173,7 @@ class Library:
 
     def _note_the_run(self) -> bool:
         """Leave a mark that only a clean close removes; returns whether the last run left one."""
-        mark = os.path.join(self._settings.data_dir, "running")
+        mark = running_mark(self._settings)
         unclean = os.path.exists(mark)
         with open(mark, "w", encoding="ascii") as file:
             file.write(f"{os.getpid()}\n")
@@ -182,6 +190,7 @@ class Library:
         self._scanner.start()
         self._indexer.start()
         self._switcher.resume()
+        self._scrubber.start()
 
     def _log_what_is_odd(self) -> None:
         """What a user should know who looks at the terminal only."""
@@ -205,7 +214,10 @@ class Library:
     def search(self, query: Query) -> Answer:
         """See :meth:`imagedbd.search.Searcher.search`."""
         with self._room.reading() as engine:
-            return engine.searcher.search(query)
+            answer = engine.searcher.search(query)
+        if damage := self._scrubber.damage:
+            return replace(answer, notes=(*answer.notes, f"This answer may lack pictures. {damage}"))
+        return answer
 
     def status(self) -> dict[str, Any]:
         """What ``imagedb status --json`` prints."""
@@ -228,7 +240,11 @@ class Library:
             "rate": round(rate, 2) if rate else None,
             "eta_s": round(pending / rate) if rate and pending else None,
             "roots": [asdict(root) for root in roots],
-            "store": {**asdict(store), "configured": self._settings.store},
+            "store": {
+                **asdict(store),
+                "configured": self._settings.store,
+                "damage": self._scrubber.damage,
+            },
             "model": {
                 "name": model.name,
                 "state": model.state,
@@ -417,8 +433,8 @@ class Library:
         self, roots: list[RootStatus], pending: int, waiting: int, switch: dict[str, Any] | None
     ) -> tuple[str, str]:
         model = self._embedder.status()
-        if self._indexer.trouble:
-            return "blocked", f"Indexing is held up: {self._indexer.trouble}"
+        if trouble := self._trouble():
+            return trouble
         if model.state is ModelState.LOADING and self._embedder.info is None:
             return "loading", f"Loading the model {model.name}."
         if any(root.state == "scanning" for root in roots):
@@ -432,6 +448,12 @@ class Library:
         if not roots:
             return "idle", "There is no folder to watch yet: `imagedb root add DIR`."
         return "idle", "Watching for changes."
+
+    def _trouble(self) -> tuple[str, str] | None:
+        """What somebody should do something about, if there is anything."""
+        if self._indexer.trouble:
+            return "blocked", f"Indexing is held up: {self._indexer.trouble}"
+        return ("damaged", self._scrubber.damage) if self._scrubber.damage else None
 
     def _explain(self, path: str, entry: LedgerEntry | None) -> tuple[str, str, str | None]:
         """State, reason and rule."""
@@ -537,6 +559,11 @@ class Wait:
             self._ticket = self._queue.ticket()
             return self._queue.wait_done(self._ticket, 0)
         return True
+
+
+def running_mark(settings: Settings) -> str:
+    """The file that is there while a daemon runs, and after one that did not end cleanly."""
+    return os.path.join(settings.data_dir, "running")
 
 
 def ledger_file(settings: Settings) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from imagedbd.datatypes import Batch, ImageRecord, LedgerEntry, PictureState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from imagedbd.datatypes import Store
     from imagedbd.ledger import Ledger
 
@@ -23,28 +25,33 @@ def reconcile(store: Store, ledger: Ledger, *, thorough: bool) -> None:
     :param thorough: compare them row by row, as is due after anything but a clean stop. Otherwise they are
         only counted, which tells whether one of them was lost.
 
-    They differ after a crash between the two writes of a commit, and when one of them was lost. A row that
-    the ledger lacks is adopted as pending: its file is hashed again, and not embedded if it is unchanged. An
-    entry that the store lacks is forgotten: the next scan sees a new file. Whether a row has its vector the
-    store knows best.
+    They differ after a crash between the two writes of a commit, when one of them was lost, and when a store
+    was repaired. A row that the ledger lacks is adopted as pending, and so is one that is not what the ledger
+    takes it for: its file is hashed again, and not embedded if it is unchanged. An entry that the store lacks
+    is forgotten: the next scan sees a new file. Whether a row has its vector the store knows best.
     """
     if not thorough and store.count(own=True) == _rows_expected(ledger):
         return
-    known = {entry.id for entry in ledger.under("/") if entry.id}
+    known = {entry.id: _expected_print(entry) for entry in ledger.under("/") if entry.id}
     present: set[str] = set()
     orphans: list[ImageRecord] = []
+    stale: dict[str, str] = {}
     for record in store.scan(own=True):
         present.add(record.id)
         if record.id not in known:
             orphans.append(record)
+        elif known[record.id] not in {None, _print(record)}:
+            stale[record.id] = record.content_hash
     lost = [entry.path for entry in ledger.under("/") if entry.id and entry.id not in present]
-    if orphans or lost:
+    if orphans or lost or stale:
         log.warning(
-            "store and ledger differ: %d rows unknown to the ledger, %d missing in the store",
+            "store and ledger differ: %d rows unknown to the ledger, %d missing in the store, %d stale",
             len(orphans),
             len(lost),
+            len(stale),
         )
     ledger.forget(lost)
+    _doubt(stale, ledger)
     for start in range(0, len(orphans), _PAGE):
         _adopt(orphans[start : start + _PAGE], store, ledger)
     _settle_vectors(store, ledger)
@@ -54,6 +61,28 @@ def _rows_expected(ledger: Ledger) -> int:
     counts = ledger.counts()
     in_work = sum(1 for entry in ledger.by_state(PictureState.PENDING) if entry.id)
     return counts[PictureState.INDEXED] + counts[PictureState.WAITING] + in_work
+
+
+def _print(row: ImageRecord | LedgerEntry) -> int:
+    """A number that tells what a row and an entry say of a file: a million of them must fit in memory."""
+    return hash((row.path, row.signature, row.content_hash))
+
+
+def _expected_print(entry: LedgerEntry) -> int | None:
+    """``None`` for an entry in work, of which nothing is expected."""
+    return _print(entry) if entry.state in {PictureState.INDEXED, PictureState.WAITING} else None
+
+
+def _doubt(stale: Mapping[str, str], ledger: Ledger) -> None:
+    """Have these files looked at again, by the content that the store has of them."""
+    if not stale:
+        return
+    doubted = [entry for entry in ledger.under("/") if entry.id in stale]
+    ledger.put(
+        replace(entry, state=PictureState.PENDING, content_hash=stale[entry.id])
+        for entry in doubted
+        if entry.id is not None
+    )
 
 
 def _settle_vectors(store: Store, ledger: Ledger) -> None:

@@ -18,7 +18,7 @@ from imagedbd.generations import (
     write_generations,
 )
 from imagedbd.ledger import Ledger
-from imagedbd.library import ledger_file, open_generation
+from imagedbd.library import ledger_file, open_generation, running_mark
 from imagedbd.locking import locked_data
 from imagedbd.stores import KINDS
 from imagedbd.stores.salvage import save_rows
@@ -101,7 +101,7 @@ def _check_store(settings: Settings) -> str:
     except StoreError as error:
         if active.is_remote:
             return f"{error.message} It is not on this machine, so nothing was changed."
-        return f"{error.message} {_renew_store(active.kind, folder)}"
+        return f"{error.message} {_renew_store(settings, active.kind, folder)}"
     return f"The store {folder} is in order, with {rows} rows."
 
 
@@ -120,7 +120,7 @@ def _checked_rows(settings: Settings, active: Generation) -> int:
         store.close()
 
 
-def _renew_store(kind: str, folder: str) -> str:
+def _renew_store(settings: Settings, kind: str, folder: str) -> str:
     """Make a store of what can be read of a damaged one, and put it in its place.
 
     :raises StoreError: if there is no room for it; the damaged one stays where it is.
@@ -132,6 +132,9 @@ def _renew_store(kind: str, folder: str) -> str:
         return f"{error.message} It was set aside as {_set_aside(folder)}; its pictures are embedded anew."
     aside = _set_aside(folder)
     os.rename(fresh, folder)
+    # Some rows may be what they were a while ago: the next start compares them with the ledger, each.
+    with open(running_mark(settings), "a", encoding="ascii"):
+        pass
     rest = "what it lost is" if lost is None else f"{lost} that were lost are"
     return f"{saved} pictures were saved into a new store, and {rest} embedded anew; the old one is {aside}."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,24 @@ def test_after_a_clean_stop_equal_numbers_are_enough(both: tuple[Store, Ledger])
     ledger.put([entry("a", PictureState.INDEXED)])
     reconcile(store, ledger, thorough=False)
     assert states(ledger) == {"/a": PictureState.INDEXED}
+
+
+def test_a_row_that_is_not_what_the_ledger_takes_it_for_is_looked_at_again(
+    both: tuple[Store, Ledger],
+) -> None:
+    """A repaired store may have lost the last that was written."""
+    store, ledger = both
+    for name in "abc":
+        add(store, name)
+    moved = replace(entry("a", PictureState.INDEXED), path="/moved")
+    changed = replace(entry("b", PictureState.INDEXED), content_hash="newer")
+    ledger.put([moved, changed, entry("c", PictureState.INDEXED)])
+    reconcile(store, ledger, thorough=True)
+    assert states(ledger) == {
+        "/moved": PictureState.PENDING,
+        "/b": PictureState.PENDING,
+        "/c": PictureState.INDEXED,
+    }
+    again = ledger.get("/b")
+    assert again is not None
+    assert (again.id, again.content_hash) == ("b" * 32, "b")

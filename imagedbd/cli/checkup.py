@@ -156,6 +156,10 @@ def _ask(target: Target) -> tuple[dict[str, Any] | None, Finding]:
         return status, Finding("daemon", "problem", said, "Stop the daemon and start it again.")
     if status.get("state") == "blocked":
         return status, Finding("daemon", "problem", str(status.get("doing")), "Make room or repair the disk.")
+    if status.get("state") == "damaged":
+        return status, Finding(
+            "daemon", "problem", str(status.get("doing")), "Stop the daemon, run `imagedbd repair`, start it."
+        )
     return status, Finding(
         "daemon", "ok", f"It answers, as process {status.get('pid')}: {status.get('doing')}"
     )

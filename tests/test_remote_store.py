@@ -244,6 +244,16 @@ def test_a_damaged_manifest_is_told(daemon):
         daemon("bob")
 
 
+def test_rows_without_a_manifest_are_told_and_left_alone(daemon):
+    store = daemon("ann")
+    store.bind(MODEL)
+    store.apply(Batch(upserts=(picture("a", 1),)))
+    store._place.connect().drop_table("pictures_about")
+    with pytest.raises(StoreUnreadableError, match="pictures_about"):
+        daemon("bob")
+    assert ids(store.scan()) == {"a"}
+
+
 # What a remote place cannot do is knowingly left.
 
 

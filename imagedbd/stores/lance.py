@@ -144,12 +144,12 @@ class LanceStore:
         self._reads = RunningReads()
         self._lengths: _Lengths | None = None
         self._indexed = False
-        self._left_behind = exclusive
+        self._left_behind = exclusive and not self._place.shared
         """Whether old versions may be there that no read needs."""
         self._torn = False
         """Whether a failed write could not be taken back yet."""
         with reported(f"open {self._place.name}"):
-            self._manifest = self._place.manifest() or self._agreeing(self._make)
+            self._manifest = self._agreeing(lambda: self._place.manifest() or self._make())
         self._check_manifest()
         self._table: Any = self._examined_table()
         with reported(f"bring {self._place.name} up to date"):
@@ -422,7 +422,7 @@ class LanceStore:
         self._place.begin(Work.CLEAN)
         self._pictures.optimize(cleanup_older_than=unused, delete_unverified=not self._place.shared)
         self._place.vouch()
-        self._left_behind = unused > _AT_ONCE
+        self._left_behind = unused > _AT_ONCE and not self._place.shared
 
     def _unused_for(self) -> timedelta:
         """The age from which on no read that is under way can need a version."""

@@ -120,7 +120,7 @@ class LanceFolder:
         self._mend_spare(manifest)
         if self._exclusive:
             self._take_back()
-        return self._inventory.work is Work.CLEAN
+        return self._exclusive and self._inventory.work is Work.CLEAN
 
     def _check_files(self) -> None:
         if not self._has_acknowledged() and not (
@@ -166,9 +166,8 @@ class LanceFolder:
         write_manifest(self._spare, manifest)
 
     def vouch(self) -> None:
-        if self._exclusive or not self._inventory.exists():
-            self._keep_spare_version()
-            self._inventory.start()
+        self._keep_spare_version()
+        self._inventory.start()
 
     def _keep_spare_version(self) -> None:
         """Copy the newest version: of a table that was cleaned there is no other, and without it no row."""

@@ -20,7 +20,7 @@ from lancedb.remote import ClientConfig, TimeoutConfig
 
 from imagedbd.errors import ConfigError, StoreUnreadableError
 
-from .lance_place import CACHE_BYTES
+from .lance_place import CACHE_BYTES, TABLE
 from .lance_sql import text_sql
 from .manifest import Manifest, manifest_of, manifest_text
 
@@ -103,6 +103,7 @@ class LanceService:
     # The manifest.
 
     def manifest(self) -> Manifest | None:
+        self._known = ""
         if not self._has(_ABOUT):
             return None
         rows = self._about().search().select(["manifest"]).to_list()
@@ -135,7 +136,10 @@ class LanceService:
     # What is the service's to do.
 
     def clear(self, connection: Any) -> None:
-        """What an interrupted making left is what this one goes on with."""
+        """What an interrupted making left is what this one goes on with; rows were written after one."""
+        written = self._has(TABLE) and connection.open_table(TABLE).count_rows() > 0
+        if written and not self._has(_ABOUT):
+            raise self.unreadable(f"its table {_ABOUT!r} is missing")
 
     def examine(self, manifest: Manifest) -> bool:  # noqa: ARG002 - as the protocol has it
         return False

@@ -1,4 +1,4 @@
-"""Small files that outlive a crash: after it there is the old content or the new one, whole."""
+"""Files that outlive a crash: after it there is the old content or the new one, whole."""
 
 from __future__ import annotations
 
@@ -9,15 +9,46 @@ import os
 log = logging.getLogger(__name__)
 
 
+def replace_file(path: str, content: bytes) -> None:
+    """Put a file in the place of another, and make that durable.
+
+    :raises OSError: and the old one, if there was one, is still there; or, if it was the folder that could
+        not be flushed, the new one is, and a power cut may undo that.
+    """
+    _put_in_place(path, content)
+    sync_folder(os.path.dirname(path))
+
+
 def write_durably(path: str, text: str) -> None:
-    """Replace a file's content.
+    """The same for a file whose new content counts from the moment that it can be read.
 
     :raises OSError: and the old file, if there was one, is still there.
     """
+    _put_in_place(path, text.encode())
+    try:
+        sync_folder(os.path.dirname(path))
+    except OSError as error:
+        # The new file is in its place already: to call this a failure would tell the caller a lie.
+        log.warning("%s could not be flushed to the disk: %s", os.path.dirname(path), error.strerror)
+
+
+def sync_folder(folder: str) -> None:
+    """Flush a folder's list of names to the disk: without it a crash can undo a rename.
+
+    :raises OSError: if the disk refuses.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put_in_place(path: str, content: bytes) -> None:
     draft = f"{path}.tmp"
     try:
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(draft, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -25,17 +56,3 @@ def write_durably(path: str, text: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(draft)
         raise
-    _sync_folder(os.path.dirname(path))
-
-
-def _sync_folder(folder: str) -> None:
-    """Flush the folder's list of names: without it a power cut can undo the rename."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        # The new file is in its place already: to call this a failure would tell the caller a lie.
-        log.warning("%s could not be flushed to the disk: %s", folder, error.strerror)

@@ -47,7 +47,7 @@ def check_vector(vector: Vector, dimension: int | None) -> None:
         raise StoreError("A vector has no direction: it is zero or has numbers that are not finite.")
 
 
-def check_model(bound: ModelInfo, wanted: ModelInfo) -> None:
-    """:raises StoreError: if vectors of the two cannot be compared."""
-    if (bound.key, bound.dimension) != (wanted.key, wanted.dimension):
+def check_model(bound: ModelInfo | None, wanted: ModelInfo) -> None:
+    """:raises StoreError: if a store is bound to a model whose vectors cannot be compared with these."""
+    if bound is not None and (bound.key, bound.dimension) != (wanted.key, wanted.dimension):
         raise StoreError(f"The store holds vectors of {bound.spec}, which cannot go with {wanted.spec}.")

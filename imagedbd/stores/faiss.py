@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from imagedbd.datatypes import Match, StoredPicture, StoreStats
+from imagedbd.durable import sync_folder
 from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.ranking import best_first, unit
 
@@ -40,7 +41,6 @@ from .manifest import (
     mend_spare,
     read_manifest,
     settle_manifest,
-    sync_folder,
 )
 from .rescoring import Candidates, TextStatistics, best_worded, most_similar, scores_by_length
 from .rows import RECORD_COLUMNS, Row, records, to_arrow
@@ -251,8 +251,8 @@ class FaissStore:
 
     def bind(self, model: ModelInfo) -> None:
         with self._writing, reported(f"take vectors of {model.spec}"):
+            check_model(self.model, model)
             if self.model is not None:
-                check_model(self.model, model)
                 return
             rows = len(self._current.frame)
             index = VectorIndex(model.dimension, codes=np.zeros((rows, model.dimension), dtype=np.float16))

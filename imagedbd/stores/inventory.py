@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from blake3 import blake3
 
+from imagedbd.durable import replace_file
 from imagedbd.errors import StoreUnreadableError
 
-from .manifest import replace_file
 from .syncing import files_below, flush
 
 if TYPE_CHECKING:

@@ -18,9 +18,8 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from imagedbd.durable import sync_folder
 from imagedbd.errors import StoreUnreadableError
-
-from .manifest import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -29,10 +28,11 @@ from imagedbd.datatypes import Match, StoredPicture, StoreStats
 from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.ranking import best_first, unit
 
+from .checks import ENGINE_ERRORS, check_ids, check_model, check_vector, reported
 from .inventory import Work
 from .lance_folder import LanceFolder
 from .lance_migrations import MIGRATIONS
-from .lance_place import ENGINE_ERRORS, TABLE, reported
+from .lance_place import TABLE
 from .lance_service import LanceService
 from .lance_sql import text_sql, to_sql
 from .manifest import SCHEMA, VECTOR_DTYPE, Manifest
@@ -244,11 +244,7 @@ class LanceStore:
             self._mend()
             if self.model is None:
                 self._bind(model)
-            if self.model is None or (self.model.key, self.model.dimension) != (model.key, model.dimension):
-                raise StoreError(
-                    f"The store holds vectors of {self.model and self.model.spec}, "
-                    f"which cannot go with {model.spec}."
-                )
+            check_model(self.model, model)
 
     def _bind(self, model: ModelInfo) -> None:
         """Write the manifest and then the column: among several daemons it decides whose model holds."""
@@ -277,7 +273,7 @@ class LanceStore:
     def apply(self, batch: Batch) -> None:
         if not batch:
             return
-        _check_ids(batch)
+        check_ids(batch)
         with self._writing, reported("write a batch"):
             self._mend()
             self._notice_binding()
@@ -293,18 +289,8 @@ class LanceStore:
     def _upserted(self, picture: StoredPicture) -> Row:
         if picture.vector is None:
             return Row(picture.record, None)
-        self._check_vector(picture.vector)
+        check_vector(picture.vector, self._dimension)
         return Row(picture.record, unit(picture.vector).astype(np.float16))
-
-    def _check_vector(self, vector: Vector) -> None:
-        if self._dimension is None:
-            raise StoreError("The store takes no vectors yet: it is bound to no model.")
-        if vector.shape != (self._dimension,):
-            raise StoreError(
-                f"A vector has the shape {vector.shape}; this store's have {self._dimension} numbers."
-            )
-        if not np.isfinite(vector).all() or not vector.any():
-            raise StoreError("A vector has no direction: it is zero or has numbers that are not finite.")
 
     def _patched(self, patches: Sequence[ImageRecord]) -> list[Row]:
         """The patches with the vectors that are there.
@@ -510,7 +496,7 @@ class LanceStore:
     def nearest(self, vector: Vector, limit: int, condition: Condition | None = None) -> list[Match]:
         if self._dimension is None or limit < 1:
             return []
-        self._check_vector(vector)
+        check_vector(vector, self._dimension)
         with self._reading("search by vector"):
             where = self._where(condition, own=False)
             return most_similar(lambda wanted: self._candidates(vector, wanted, where), vector, limit)
@@ -595,13 +581,6 @@ def _read_everything(table: Any) -> None:
 
 def _vector_index(table: Any) -> str | None:
     return next((index.name for index in table.list_indices() if VECTOR in index.columns), None)
-
-
-def _check_ids(batch: Batch) -> None:
-    written = [picture.record.id for picture in batch.upserts] + [record.id for record in batch.patches]
-    repeated = [key for key, times in Counter([*written, *set(batch.deletes)]).items() if times > 1]
-    if repeated:
-        raise StoreError(f"The id {repeated[0]!r} is in the batch more than once.")
 
 
 def _ids_sql(ids: Iterable[str]) -> str:

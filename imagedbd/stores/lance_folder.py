@@ -22,13 +22,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import lancedb
 
+from imagedbd.durable import replace_file, sync_folder
 from imagedbd.errors import StoreUnreadableError
 
+from .checks import ENGINE_ERRORS
 from .inventory import Inventory, Work
-from .lance_place import CACHE_BYTES, ENGINE_ERRORS, TABLE
+from .lance_place import CACHE_BYTES, TABLE
 from .manifest import FILE_NAME as MANIFEST
-from .manifest import Manifest, read_manifest, replace_file, sync_folder, write_manifest
-from .syncing import files_below
+from .manifest import SPARE, Manifest, mend_spare, read_manifest, settle_manifest
+from .syncing import files_below, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +41,6 @@ _log = logging.getLogger(__name__)
 TABLE_FOLDER: Final = f"{TABLE}.lance"
 
 VERSIONS: Final = f"{TABLE_FOLDER}/_versions/"
-
-SPARE: Final = "spare"
 
 _INVENTORY_SINCE = 2
 """The first schema whose stores have an inventory."""
@@ -82,9 +82,7 @@ class LanceFolder:
         if not self._inventory.exists():
             self._inventory.start()
             sync_folder(os.path.dirname(self.name))
-        write_manifest(self.name, manifest)
-        os.makedirs(self._spare, mode=0o700, exist_ok=True)
-        write_manifest(self._spare, manifest)
+        settle_manifest(self.name, manifest)
         return manifest
 
     @property
@@ -117,7 +115,7 @@ class LanceFolder:
             return True
         self._inventory.load()
         self._check_files()
-        self._mend_spare(manifest)
+        mend_spare(self.name, manifest)
         if self._exclusive:
             self._take_back()
         return self._exclusive and self._inventory.work is Work.CLEAN
@@ -156,14 +154,6 @@ class LanceFolder:
             file.seek(max(0, os.path.getsize(newest) - 4))
             if file.read() != b"LANC":
                 raise self.unreadable(f"{newest} is damaged")
-
-    def _mend_spare(self, manifest: Manifest) -> None:
-        try:
-            if read_manifest(self._spare) == manifest:
-                return
-        except StoreUnreadableError as error:
-            _log.warning("the copy is written anew: %s", error)
-        write_manifest(self._spare, manifest)
 
     def vouch(self) -> None:
         self._keep_spare_version()
@@ -224,7 +214,7 @@ class LanceFolder:
         return None if found else self.unreadable("its manifest.json is missing").message
 
     def size(self) -> int:
-        return sum(_size(entry) for entry in files_below(self.name))
+        return sum(size_of(entry) for entry in files_below(self.name))
 
 
 def _is_version(path: str) -> bool:
@@ -241,10 +231,3 @@ def may_change(path: str) -> bool:
     if not f"{place}/".startswith((f"{TABLE_FOLDER}/", f"{SPARE}/")):
         return True
     return name in (MANIFEST, "latest_version_hint.json") or name.endswith(".tmp") or "#" in name
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except FileNotFoundError:  # compaction removed it just now
-        return 0

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
-
-import pyarrow as pa
-
-from imagedbd.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +17,6 @@ TABLE: Final = "pictures"
 
 CACHE_BYTES: Final = 64 * 2**20
 """For each of LanceDB's two caches, which by default may fill gigabytes with what old versions were like."""
-
-ENGINE_ERRORS: Final = (RuntimeError, ValueError, OSError, pa.ArrowException)
-"""What LanceDB and Arrow raise."""
 
 
 class Place(Protocol):
@@ -91,12 +83,3 @@ class Place(Protocol):
 
     def size(self) -> int | None:
         """Bytes on the disk."""
-
-
-@contextmanager
-def reported(doing: str) -> Iterator[None]:
-    """Turn an engine's error into ours: the store could not do what it was doing."""
-    try:
-        yield
-    except ENGINE_ERRORS as error:
-        raise StoreError(f"The store could not {doing}: {error}") from error

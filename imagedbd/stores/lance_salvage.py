@@ -24,9 +24,9 @@ from imagedbd.ranking import unit
 
 from .columns import plain
 from .inventory import Inventory
-from .lance_folder import SPARE, TABLE_FOLDER, VERSIONS, LanceFolder, may_change
+from .lance_folder import TABLE_FOLDER, VERSIONS, LanceFolder, may_change
 from .lance_place import TABLE
-from .manifest import read_manifest
+from .manifest import SPARE, read_manifest
 from .rows import HAS_VECTOR, VECTOR, records, stored_vectors
 from .salvage import Salvage
 

@@ -6,7 +6,6 @@ there is the old manifest or the new one, whole. It carries a checksum of the re
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 from imagedbd.datatypes import ModelInfo, Preprocess
+from imagedbd.durable import replace_file
 from imagedbd.errors import StoreError, StoreUnreadableError
 
 _log = logging.getLogger(__name__)
@@ -95,16 +95,16 @@ def settle_manifest(folder: str, manifest: Manifest) -> None:
 
 
 def mend_spare(folder: str, manifest: Manifest) -> None:
-    """Write the copy anew if it is not as it should be.
-
-    :raises StoreError: if it cannot be written.
-    """
+    """Write the copy anew if it is not as it should be; where that fails, it is tried again next time."""
     try:
         if read_manifest(os.path.join(folder, SPARE)) == manifest:
             return
     except StoreUnreadableError as error:
         _log.warning("the copy of the manifest is written anew: %s", error.message)
-    settle_manifest(folder, manifest)
+    try:
+        settle_manifest(folder, manifest)
+    except StoreError as error:
+        _log.warning("%s", error.message)
 
 
 def manifest_text(manifest: Manifest) -> str:
@@ -194,31 +194,3 @@ def _integer(value: object) -> int:
     if not isinstance(value, int):
         raise TypeError(f"{value!r} is no whole number")
     return value
-
-
-def replace_file(path: str, content: bytes) -> None:
-    """Put a file in the place of another, durably: after a crash there is the old one or the new one, whole.
-
-    :raises OSError: if the disk refuses; the old one is still there.
-    """
-    temporary = f"{path}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    sync_folder(os.path.dirname(path))
-
-
-def sync_folder(folder: str) -> None:
-    """Flush a folder's list of names to the disk: without it a crash can undo a rename."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from blake3 import blake3
 
+from imagedbd.durable import replace_file, sync_folder
 from imagedbd.errors import StoreUnreadableError
-
-from .manifest import replace_file, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

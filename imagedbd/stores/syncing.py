@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .manifest import sync_folder
+from imagedbd.durable import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -169,7 +169,9 @@ def test_scrubbing_beside_a_writer_that_cleans_up_finds_nothing(kind, tmp_path):
     store.close()
 
 
-@pytest.mark.parametrize("damage", [halve, zero, os.remove, lambda path: flip(path, 0.4)], ids=str)
+@pytest.mark.parametrize(
+    "damage", [halve, zero, os.remove, lambda path: flip(path, 0.4)], ids=["half", "zeros", "missing", "flip"]
+)
 def test_what_can_be_read_is_saved(damage, kind, sound, tmp_path):
     for number, name in enumerate(one_of_each_sort(sound.folder)):
         copy = Path(shutil.copytree(sound.folder, tmp_path / str(number)))

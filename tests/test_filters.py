@@ -1,7 +1,7 @@
 """Conditions select what a plain reading of them in Python selects, whichever engine evaluates them.
 
 The engines are a store on LanceDB and masks over Arrow columns, in one chunk and in many. For more random
-trees than by default: ``IMAGEDBD_FILTER_EXAMPLES=20000 pytest -n0 -o timeout=0 tests/test_filters.py``.
+trees than by default: ``IMAGEDBD_FILTER_EXAMPLES=20000 pytest -n0 tests/test_filters.py``.
 """
 
 from __future__ import annotations
@@ -126,15 +126,17 @@ def check(engines, condition):
 
 EXAMPLES = int(os.environ.get("IMAGEDBD_FILTER_EXAMPLES", "2000"))
 random_examples = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+enough_time = pytest.mark.timeout(600 + EXAMPLES // 10)
 
 
-@pytest.mark.timeout(600)
+@enough_time
 @random_examples
 @given(conditions)
 def test_random_conditions_select_what_the_reference_selects(engines, condition):
     check(engines, condition)
 
 
+@enough_time
 @settings(random_examples, max_examples=EXAMPLES // 8)
 @given(leaves)
 def test_a_comparison_its_negation_and_the_unknown_share_out_the_rows(engines, condition):
@@ -143,6 +145,7 @@ def test_a_comparison_its_negation_and_the_unknown_share_out_the_rows(engines, c
     assert engines["lance"].store.count(condition) == len(true)
 
 
+@enough_time
 @settings(random_examples, max_examples=EXAMPLES // 4)
 @given(pattern=some_pattern, field=PLAIN_FIELDS[FieldType.TEXT], ignore_case=st.booleans())
 def test_patterns_too_long_for_a_regular_expression_match_alike(engines, pattern, field, ignore_case):

@@ -303,7 +303,7 @@ def tried(text, engines, slowest):
     return answers[0]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 + STRINGS // 10)
 def test_hostile_text_is_answered_by_the_grammar_or_refused(engines):
     rows = engines["lance"].store.count()
     slowest = {name: Slowest() for name in ("parse", *engines)}

@@ -20,7 +20,7 @@ from imagedbd.datatypes import RECORD_FIELDS, FieldType
 from imagedbd.errors import ExpressionError, UsageError
 from imagedbd.expressions import MAX_DEPTH, MAX_LENGTH, parse
 
-STRINGS = int(os.environ.get("IMAGEDBD_FUZZ_STRINGS", "3000"))
+STRINGS = int(os.environ.get("IMAGEDBD_FUZZ_STRINGS", "1000"))
 SEED = os.environ.get("IMAGEDBD_FUZZ_SEED") or str(time.time_ns())
 
 # Valid expressions, with hostile text where text may stand.

@@ -47,7 +47,7 @@ def options(
     epilog=entry.examples(
         "imagedbd run --root ~/Pictures",
         "imagedbd run --root ~/Pictures --model demo --no-pull",
-        "imagedbd run --store lance --device cuda --dtype bf16",
+        "imagedbd run --store faiss --device cuda --dtype bf16",
     )
 )
 def run(  # noqa: PLR0917 - typer gives them by name; each is an option
@@ -58,7 +58,8 @@ def run(  # noqa: PLR0917 - typer gives them by name; each is an option
         ),
     ] = None,
     store: Annotated[
-        str | None, typer.Option("--store", metavar="lance", help="Which store holds the index.")
+        str | None,
+        typer.Option("--store", metavar="lance|faiss", help="Which store a first index is made in."),
     ] = None,
     model: Annotated[
         str | None,

@@ -98,7 +98,7 @@ def churn(kind, folder, batches):
 def test_reading_beside_writing(kind, tmp_path, monkeypatch, indexed):
     if indexed:
         monkeypatch.setattr(f"imagedbd.stores.{kind}.INDEX_FROM", 20)
-    churn(kind, os.fspath(tmp_path / "store"), 60)
+    churn(kind, os.fspath(tmp_path / "store"), 32)
 
 
 @pytest.mark.slow

@@ -194,7 +194,10 @@ def test_a_build_that_is_killed_goes_on_where_it_was(running: Machine) -> None:
     assert_complete(running, other)
 
 
-@pytest.mark.parametrize("moment", ["before", "after", "ledger", "retire"])
+@pytest.mark.parametrize(
+    "moment",
+    ["before", "after", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ledger", "retire"))],
+)
 def test_a_daemon_that_is_killed_around_the_swap_has_one_whole_index(running: Machine, moment: str) -> None:
     other = other_model(running)
     running.stop()

@@ -94,7 +94,7 @@ class Client:
         return self._object("POST", "/failures/retry", {"paths": paths})
 
     def load_model(self) -> dict[str, Any]:
-        return self._object("POST", "/model/load", {})
+        return self._object("POST", "/model/load")
 
     def use_store(self, kind: str, model: str | None = None) -> dict[str, Any]:
         return self._object("POST", "/store/use", {"kind": kind, "model": model})
@@ -103,15 +103,20 @@ class Client:
         return self._object("POST", "/model/use", {"model": spec})
 
     def roll_back(self) -> dict[str, Any]:
-        return self._object("POST", "/model/rollback", {})
+        return self._object("POST", "/model/rollback")
 
     def remove_previous(self) -> dict[str, Any]:
-        return self._object("POST", "/model/remove", {})
+        return self._object("POST", "/model/remove")
 
     def reload(self) -> dict[str, Any]:
-        return self._object("POST", "/reload", {})
+        return self._object("POST", "/reload")
 
     def _object(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """One request; no body where none is read.
+
+        The body goes out after the headers, and a daemon that has no need of it may have answered and hung
+        up by then.
+        """
         with self._request(method, path, body) as response:
             answer = _decode(self._read(response))
         if not isinstance(answer, dict):

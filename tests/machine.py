@@ -102,7 +102,9 @@ class Machine:
         return {os.path.relpath(row["path"], self.home) for row in self.json("list")}
 
     def log(self) -> str:
-        return (self.home / "log").read_text(errors="replace")
+        """What its daemons have said."""
+        log = self.home / "log"
+        return log.read_text(errors="replace") if log.exists() else ""
 
     def until(self, condition: Callable[[], bool], timeout: float = 20.0) -> None:
         """Wait for something that must happen by itself."""

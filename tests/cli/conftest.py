@@ -68,7 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(None)
 
     def do_POST(self) -> None:
-        self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        length = int(self.headers["Content-Length"])
+        self._answer(json.loads(self.rfile.read(length)) if length else None)
 
     def _answer(self, body: Any) -> None:
         status, data = self.server.fake.answer(self.path, body)

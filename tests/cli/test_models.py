@@ -72,7 +72,7 @@ class TestPull:
         child(self.OK)
         daemon.answers["/model/load"] = {"name": "demo", "state": "ready"}
         assert imagedb("model", "pull", "demo").code == 0
-        assert daemon.bodies("/model/load") == [{}]
+        assert daemon.bodies("/model/load") == [None]
 
     def test_a_daemon_with_another_model_goes_on(self, child, daemon, imagedb):
         child(self.OK)

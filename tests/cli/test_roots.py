@@ -43,7 +43,7 @@ def test_adding_goes_to_the_file_of_the_daemon_that_runs(daemon, imagedb, config
     assert imagedb("root", "add", "photos").code == 0
     assert _roots(own) == [str(photos)]
     assert not config.exists()
-    assert daemon.bodies("/reload") == [{}]
+    assert daemon.bodies("/reload") == [None]
 
 
 def test_adding_twice_is_told(imagedb, photos):

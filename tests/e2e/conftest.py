@@ -20,6 +20,7 @@ def _new_machine(checkpoint: Path | None = None) -> Iterator[Machine]:
     try:
         yield machine
     finally:
+        print(machine.log())  # shown for a test that failed
         machine.close()
         shutil.rmtree(home)
 

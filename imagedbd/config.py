@@ -282,6 +282,8 @@ def _text_list(value: Any) -> tuple[str, ...]:
 def _uri(value: Any) -> str:
     if not isinstance(value, str) or "://" not in value:
         raise ValueError(f"{value!r} is no address such as s3://bucket/index or db://database")
+    if value.startswith(("file:", "memory:", "shared-memory:")):
+        raise ValueError("a store on this machine is in the data folder: set data_dir instead")
     return value
 
 

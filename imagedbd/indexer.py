@@ -587,6 +587,7 @@ class Indexer:
 
     def _commit(self) -> None:
         work = self._line.work
+        self._check_model(work)
         work.gone.extend(self._forgettable())
         try:
             self._write(work)
@@ -603,6 +604,15 @@ class Indexer:
         except StoreError as error:
             log.warning("compaction failed and is tried again later: %s", error.message)
 
+    def _check_model(self, work: Work) -> None:
+        """See each time that the store takes vectors of this model: many daemons may share one table.
+
+        :raises StoreError: it has those of another, which no picture is to blame for.
+        """
+        info = self._embedder.info
+        if info and any(item.vector is not None for item in work.finished):
+            self._store.bind(info)
+
     def _forgettable(self) -> list[FileChange]:
         """Vanished files whose time is over: while files are read, one of them may be where they went."""
         until = time.monotonic() - (GONE_AFTER_S if self._line.reading() else 0.0)
@@ -612,9 +622,6 @@ class Indexer:
         return found
 
     def _write(self, work: Work) -> None:
-        info = self._embedder.info
-        if self._store.model is None and info and any(item.vector is not None for item in work.finished):
-            self._store.bind(info)
         unresolved = self._committer.commit(work)
         again = {item.change for item in unresolved}
         for change in work.changes():

@@ -216,7 +216,7 @@ class Library:
         with self._room.reading() as engine:
             answer = engine.searcher.search(query)
         if damage := self._scrubber.damage:
-            return replace(answer, notes=(*answer.notes, f"This answer may lack pictures. {damage}"))
+            return replace(answer, notes=(*answer.notes, f"The store is damaged. {damage}"))
         return answer
 
     def status(self) -> dict[str, Any]:

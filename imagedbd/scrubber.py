@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imagedbd.errors import ImagedbError
@@ -17,10 +18,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FIRST_S: Final = 600.0
-"""The first pass begins so long after the start, when a machine has other things to do."""
+"""The first pass begins so long after the start, when a machine has other things to do; and the one after a
+pass that found damage, which may have been mended by then."""
 EVERY_S: Final = 86_400.0
 PACE_S: Final = 1.0
 """Pause between two pieces: a pass is long, and nobody notices it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    store: Store
+    damage: str
 
 
 class Scrubber:
@@ -42,14 +50,16 @@ class Scrubber:
         self._in_use = in_use
         self._is_current = is_current
         self._first_s, self._every_s, self._pace_s = first_s, every_s, pace_s
-        self._damage: str | None = None
+        self._soon_s = min(first_s, every_s)
+        self._found: _Found | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scrubber", daemon=True)
 
     @property
     def damage(self) -> str | None:
-        """What the last pass found wrong, in a sentence that names what helps."""
-        return self._damage
+        """What the last pass found wrong with the store in use, in a sentence that names what helps."""
+        found = self._found
+        return found.damage if found and self._is_current(found.store) else None
 
     def start(self) -> None:
         self._thread.start()
@@ -66,21 +76,24 @@ class Scrubber:
                 self._pass()
             except ImagedbError as error:
                 log.warning("the store could not be scrubbed: %s", error.message)
-            pause = self._every_s
+            # The thread must outlive its bugs: without it damage would never be told.
+            except Exception:
+                log.exception("the scrubber met a bug")
+            pause = self._soon_s if self._found else self._every_s
 
     def _pass(self) -> None:
         """One look at everything; what an earlier one found is forgotten if this one comes through clean."""
-        found: str | None = None
+        found: _Found | None = None
         with self._in_use() as store:
             for damage in store.scrub():
                 if damage is not None and found is None:
-                    found = damage
-                    self._tell(damage)
+                    found = _Found(store, damage)
+                    self._tell(found)
                 if self._stopping.wait(self._pace_s) or not self._is_current(store):
                     return
-        self._damage = found
+        self._found = found
 
-    def _tell(self, damage: str) -> None:
-        if damage != self._damage:
-            log.error("the store is damaged: %s", damage)
-        self._damage = damage
+    def _tell(self, found: _Found) -> None:
+        if found.damage != self.damage:
+            log.error("the store is damaged: %s", found.damage)
+        self._found = found

@@ -214,11 +214,21 @@ class Searcher:
                 self._prompts.move_to_end(prompt)
                 return known
         vector: Vector = self._embedder.embed_prompts([prompt]).result()[0]
+        self._check_model()
         with self._prompts_lock:
             self._prompts[prompt] = vector
             if len(self._prompts) > PROMPT_CACHE:
                 self._prompts.popitem(last=False)
         return vector
+
+    def _check_model(self) -> None:
+        """:raises ModelUnavailableError: what is embedded here cannot be compared with what is stored."""
+        info, bound = self._embedder.info, self._store.model
+        if info and bound and info.key != bound.key:
+            raise ModelUnavailableError(
+                f"The index holds vectors of {bound.spec}, and this daemon works with {info.spec}. "
+                f"Set model to {bound.spec}."
+            )
 
     def _stored_vector(self, term: PictureTerm) -> Vector:
         entry = self._ledger.get(os.path.realpath(term.path)) if term.path else None
@@ -241,6 +251,7 @@ class Searcher:
         if pixels is None:
             status = self._embedder.status()
             raise ModelUnavailableError(status.reason or f"The model {status.name} is still loading.")
+        self._check_model()
         vector: Vector = self._embedder.embed_pictures([pixels], Priority.QUERY_PICTURE).result()[0]
         return vector
 

@@ -153,7 +153,9 @@ class Switch:
                 self._store = self._store or self._open()
                 bound = self._store.model
                 if not _are_alike(bound, answering):
-                    self._load(bound.spec if bound else self.target.model or "", bound)
+                    info = self._load(bound.spec if bound else self.target.model or "", bound)
+                    # One that has no vectors yet must not take those of the model that answers.
+                    self._store.bind(info)
 
     def _load(self, spec: str, expected: ModelInfo | None) -> ModelInfo:
         if self._embedder is None:

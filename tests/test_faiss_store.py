@@ -117,6 +117,7 @@ def test_a_snapshot_that_fails_leaves_the_one_before_and_no_litter(folder, monke
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
+    monkeypatch.setattr(faiss_store, "_FOLD_PAUSE_S", 0.0)
     with monkeypatch.context() as patched:
         patched.setattr(faiss_store, "commit_snapshot", refuse)
         with pytest.raises(StoreError, match="No space"):
@@ -299,6 +300,44 @@ def test_what_was_damaged_since_it_was_read_is_written_anew(folder):
     again = FaissStore(folder)
     assert_same(everything(again), expected)
     again.close()
+
+
+def test_what_was_damaged_is_written_anew_before_the_store_is_closed(folder):
+    store = filled(folder)
+    store.maintain()
+    expected = everything(store)
+    damaged(folder, "vectors-2.f16", 100)
+    damaged(folder, "manifest.json", 50)
+    assert any(store.scrub())
+    store.close()
+    again = FaissStore(folder)
+    assert_same(everything(again), expected)
+    again.close()
+
+
+def test_a_file_that_cannot_be_read_is_damage(folder):
+    store = filled(folder)
+    store.maintain()
+    store.close()
+    path = os.path.join(folder, "vectors-2.f16")
+    os.unlink(path)
+    os.mkdir(path)  # reading it fails, as on a bad sector
+    with pytest.raises(StoreUnreadableError, match="imagedbd repair"):
+        FaissStore(folder)
+    _, found = saved(folder)
+    assert len(found) == 600
+    assert not any(picture.vector is not None for picture in found.values())
+
+
+def test_a_snapshot_that_a_crash_left_by_half_is_passed_over_by_saving(folder):
+    store = filled(folder)
+    store.maintain()
+    store.close()
+    os.truncate(os.path.join(folder, "snapshot.json"), 10)
+    with open(os.path.join(folder, "metadata-3.parquet"), "wb") as file:
+        file.write(b"PAR1 half of it")
+    _, found = saved(folder)
+    assert len(found) == 600
 
 
 def saved(folder):

@@ -136,6 +136,14 @@ def test_random_conditions_select_what_the_reference_selects(engines, condition)
     check(engines, condition)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@settings(random_examples, max_examples=5_000)
+@given(conditions)
+def test_thousands_of_random_conditions_select_what_the_reference_selects(engines, condition):
+    check(engines, condition)
+
+
 @enough_time
 @settings(random_examples, max_examples=EXAMPLES // 8)
 @given(leaves)

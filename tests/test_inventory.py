@@ -205,3 +205,22 @@ def test_a_refused_line_leaves_none(folder, inventory, monkeypatch, call):
     assert inventory.unlisted() == ["c"]
     inventory.acknowledge()
     assert loaded(folder).unlisted() == []
+
+
+def test_cleaning_that_did_not_end_is_remembered_through_later_commits(tmp_path):
+    """Its files may be missing until the log is written anew, whatever is begun and ended meanwhile."""
+    (tmp_path / "old").write_bytes(b"old")
+    inventory = Inventory(str(tmp_path), lambda _: False)
+    inventory.start()
+    inventory.begin(Work.CLEAN)
+    (tmp_path / "old").unlink()
+    inventory.begin(Work.REWRITE)
+    (tmp_path / "new").write_bytes(b"new")
+    inventory.acknowledge()
+    again = Inventory(str(tmp_path), lambda _: False)
+    again.load()
+    assert again.work is Work.CLEAN
+    assert list(again.faults()) == []
+    again.start()
+    assert again.work is None
+    assert set(again) == {"new"}

@@ -155,3 +155,19 @@ def test_an_index_of_another_dimension_is_an_error(tmp_path):
         other.write_approximate(file)
     with pytest.raises(RuntimeError, match="dimensions"):
         VectorIndex(DIMENSION).read_approximate(str(tmp_path / "index"), 8, 0)
+
+
+def test_what_a_condition_leaves_is_found_wherever_it_lies():
+    """Photos are asked for, and only screenshots may be found: none of them is in the lists nearby."""
+    rng = np.random.default_rng(0)
+    here, there = np.zeros(DIMENSION), np.zeros(DIMENSION)
+    here[0], there[1] = 1, 1
+    near = unit((here + 0.1 * rng.standard_normal((2_500, DIMENSION))).astype(np.float32))
+    far = unit((there + 0.1 * rng.standard_normal((4_000, DIMENSION))).astype(np.float32))
+    index = VectorIndex(DIMENSION, codes=np.concatenate([near, far]).astype(np.float16))
+    rows = np.arange(6_500)
+    index.adopt(index.trained(rows), 6_500)
+    for among in (rows >= 2_500, rows >= 4_000, rows < 2_500):
+        query = near[0] if among[-1] else far[0]
+        found, _ = index.search(query, 50, among)
+        assert set(found.tolist()) == set(brute(index.codes(), query, 50, among).tolist())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from dataclasses import replace
 from functools import reduce
 from itertools import islice
@@ -83,6 +84,9 @@ _FOLD_ROWS: Final = 2_000
 _FOLD_SHARE: Final = 8
 """… unless they are less than this part of all rows: a snapshot writes them all."""
 
+_FOLD_PAUSE_S: Final = 60.0
+"""How long after a snapshot that failed the next one is tried."""
+
 _MOST_UNFOLDED: Final = 50_000
 """Rows in the journal beyond which words are found too slowly."""
 
@@ -107,6 +111,7 @@ class FaissStore:
         self._gate = Gate()
         self._refusal: str | None = None
         self._rewrite = False
+        self._fold_again_at = 0.0
         with reported(f"open {self._folder}"):
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             self._manifest = read_manifest(self._folder) or self._make()
@@ -224,11 +229,21 @@ class FaissStore:
         return self._contents
 
     def close(self) -> None:
+        self._mend()
         with self._writing, self._gate.writing():
             if self._contents is not None:
                 self._contents = self._index = None
                 self._note_length()
                 self._journal.close()
+
+    def _mend(self) -> None:
+        """Write what scrubbing found damaged, while it is still whole in memory."""
+        if not self._rewrite or self._contents is None:
+            return
+        try:
+            self.maintain()
+        except StoreError as error:
+            _log.warning("damaged files could not be written anew: %s", error.message)
 
     def _note_length(self) -> None:
         """Write down how long the journal is: should its end get lost in sleep, that is noticed."""
@@ -277,6 +292,8 @@ class FaissStore:
                 self._publish(change)
             except BaseException:
                 self._journal.take_back(before)
+                # Memory ran out while the index grew: its rows may no longer be those of the frame.
+                self._refusal = "a batch was taken into memory by half; restart the daemon"
                 raise
 
     def _check_writable(self) -> None:
@@ -332,7 +349,10 @@ class FaissStore:
             self._check_writable()
             trained = self._train_if_due()
             if trained or self._needs_fold(idle=idle):
+                # One that fails for want of room would fail at each commit, and write all that for nothing.
+                self._fold_again_at = time.monotonic() + _FOLD_PAUSE_S
                 self._fold()
+                self._fold_again_at = 0.0
 
     def _needs_fold(self, *, idle: bool) -> bool:
         contents = self._current
@@ -340,7 +360,8 @@ class FaissStore:
         gone = contents.worded - int(np.count_nonzero(contents.alive[: contents.worded]))
         changed = max(unfolded, gone)
         enough = min(max(_FOLD_ROWS, len(contents.frame) // _FOLD_SHARE), _MOST_UNFOLDED)
-        return self._rewrite or changed >= (_FOLD_ROWS if idle else enough)
+        wanted = self._rewrite or changed >= (_FOLD_ROWS if idle else enough)
+        return wanted and time.monotonic() >= self._fold_again_at
 
     def _train_if_due(self) -> bool:
         contents, index = self._current, self._index
@@ -360,6 +381,8 @@ class FaissStore:
         frame = self._current.frame.compacted(rows)
         index = None if self._index is None else self._index.compacted(rows)
         contents, numbers = whole(frame)
+        if self._rewrite:
+            settle_manifest(self._folder, self._manifest)
         snapshot, journal = self._write_snapshot(self._snapshot.number + 1, frame, index)
         with self._gate.writing():
             self._index, self._rows, self._contents = index, numbers, contents
@@ -407,7 +430,11 @@ class FaissStore:
 
     def _forget_snapshot(self, number: int) -> None:
         """Remove what was written of a snapshot that did not become valid."""
-        valid = read_snapshot(self._folder)
+        try:
+            valid = read_snapshot(self._folder)
+        except StoreUnreadableError as error:
+            self._refusal = error.message
+            return
         if valid is not None and valid.number == number:
             self._refusal = "it is not certain that the newest snapshot is on the disk; restart the daemon"
         else:

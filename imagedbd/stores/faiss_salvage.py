@@ -87,7 +87,10 @@ def _number(folder: str) -> int | None:
     if snapshot is not None:
         return snapshot.number
     names = (_METADATA.fullmatch(name) for name in os.listdir(folder))
-    return max((int(match[1]) for match in names if match), default=None)
+    numbers = sorted((int(match[1]) for match in names if match), reverse=True)
+    # The newest may be one that a crash left half written.
+    whole_ones = (n for n in numbers if any(_row_groups(os.path.join(folder, f"metadata-{n}.parquet"))))
+    return next(whole_ones, numbers[0] if numbers else None)
 
 
 def _snapshot_rows(folder: str, number: int, dimension: int | None) -> tuple[pa.Table, NDArray[np.float16]]:
@@ -135,7 +138,11 @@ def _codes(folder: str, number: int, rows: int, dimension: int | None) -> NDArra
     name = f"vectors-{number}.f16"
     if not codes.size or not os.path.exists(os.path.join(folder, name)):
         return codes
-    found = np.fromfile(os.path.join(folder, name), dtype="<f2")[: codes.size]
+    try:
+        found = np.fromfile(os.path.join(folder, name), dtype="<f2")[: codes.size]
+    except OSError as error:
+        _log.warning("%s cannot be read, and its vectors are lost: %s", name, error)
+        return codes
     codes.reshape(-1)[: len(found)] = found
     for start, end in _damaged_bytes(folder, name, codes.nbytes):
         codes[start // (2 * codes.shape[1]) : -(-end // (2 * codes.shape[1]))] = 0

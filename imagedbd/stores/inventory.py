@@ -114,8 +114,12 @@ class Inventory:
     def begin(self, work: Work) -> None:
         """Note what is begun, durably, before anything of it is done.
 
+        While files may be missing because cleaning has not ended, that remains so until :meth:`start`.
+
         :raises OSError: if the disk refuses; then it must not be begun.
         """
+        if self.work is Work.CLEAN:
+            return
         self._append({"begin": work})
         self.work = work
 
@@ -279,7 +283,7 @@ def _parsed(content: bytes) -> tuple[dict[str, _Listed], Work | None]:
     for number, line in enumerate(lines, 1):
         entry = _checked(line, number)
         if "begin" in entry:
-            work = Work(entry["begin"])
+            work = work if work is Work.CLEAN else Work(entry["begin"])
             continue
         listed |= {path: _Listed(size, edges, whole) for path, size, edges, whole in entry["files"]}
         if work is Work.REWRITE:

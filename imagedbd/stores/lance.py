@@ -150,6 +150,7 @@ class LanceStore:
         self._reads = RunningReads()
         self._lengths: _Lengths | None = None
         self._indexed = False
+        self._looked_at: int | None = None
         self._left_behind = exclusive and not self._place.shared
         """Whether old versions may be there that no read needs."""
         self._torn = False
@@ -442,6 +443,7 @@ class LanceStore:
             yield
 
     def get(self, ids: Sequence[str]) -> list[StoredPicture]:
+        self._notice_binding()
         with self._reading("read pictures"):
             return [
                 picture
@@ -465,6 +467,7 @@ class LanceStore:
             yield self._pictures.search().where(some).select(columns).to_arrow()
 
     def find_vector(self, content_hash: str) -> Vector | None:
+        self._notice_binding()
         if self._dimension is None:
             return None
         with self._reading("look up a vector"):
@@ -511,6 +514,7 @@ class LanceStore:
     # Searching by vector.
 
     def nearest(self, vector: Vector, limit: int, condition: Condition | None = None) -> list[Match]:
+        self._notice_binding()
         if self._dimension is None or limit < 1:
             return []
         check_vector(vector, self._dimension)
@@ -520,13 +524,19 @@ class LanceStore:
 
     def _candidates(self, vector: Vector, limit: int, where: str | None) -> Candidates:
         query = self._pictures.search(unit(vector), vector_column_name=VECTOR).distance_type("l2")
-        if indexed := self._indexed:
+        if indexed := self._has_index():
             # With no upper bound, more partitions are looked into until a condition has let enough rows pass.
             query = query.minimum_nprobes(_PROBES).maximum_nprobes(0).refine_factor(_REFINE)
         columns = [*RECORD_COLUMNS, VECTOR, "_distance"]
         found = _filtered(query, where, prefilter=True).limit(limit).select(columns).to_arrow()
         least = None if indexed else 1.0 - (pc.max(found["_distance"]).as_py() or 0.0) / 2
         return Candidates(found.drop_columns(["_distance"]), vector_matrix(found[VECTOR]), least)
+
+    def _has_index(self) -> bool:
+        """Whether the approximate index is there; of a shared table, another daemon may have made it."""
+        if self._place.shared and (version := self._pictures.version) != self._looked_at:
+            self._indexed, self._looked_at = _vector_index(self._pictures) is not None, version
+        return self._indexed
 
     # Searching by words.
 

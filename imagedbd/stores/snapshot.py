@@ -145,8 +145,11 @@ def damage_by_block(folder: str, file: StoredFile) -> Iterator[str | None]:
     if size != file.size:
         yield f"it has {size} bytes, and had {file.size}"
         return
-    for number, (digest, expected) in enumerate(zip(_digests(path), file.blocks, strict=True)):
-        yield None if digest == expected else f"block {number} has changed since it was written"
+    try:
+        for number, (digest, expected) in enumerate(zip(_digests(path), file.blocks, strict=True)):
+            yield None if digest == expected else f"block {number} has changed since it was written"
+    except OSError as error:  # a bad sector, or a snapshot that was replaced meanwhile
+        yield f"it cannot be read ({error.strerror})"
 
 
 def check_file(folder: str, file: StoredFile) -> None:

@@ -37,8 +37,9 @@ _REFINED: Final = 8
 """Candidates for each one that is asked for, which make up for what eight bits cannot tell apart."""
 _ADDED_AT_ONCE: Final = 50_000
 """Vectors that are widened to float32 at a time."""
-_EXACT_SHARE: Final = 20
-"""A condition that leaves one row in so many is met faster by comparing those with each other."""
+_EXACT_SHARE: Final = 2
+"""A condition that leaves less than one row in so many is met by comparing those: what it leaves may lie
+anywhere but in the lists that are nearest to the query."""
 
 
 class VectorIndex:
@@ -119,7 +120,10 @@ class VectorIndex:
             return np.empty(0, dtype=np.int64), None
         if self._ivf is None or selected * _EXACT_SHARE < len(among):
             return self._search_flat(query, min(limit, selected), among)
-        return self._search_ivf(query, min(limit, selected), among), None
+        found = self._search_ivf(query, min(limit, selected), among)
+        if len(found) < min(limit, selected):
+            return self._search_flat(query, min(limit, selected), among)
+        return found, None
 
     def _search_flat(
         self, query: Vector, limit: int, among: NDArray[np.bool_]
@@ -130,8 +134,7 @@ class VectorIndex:
         return rows[0][found], float(scores[0][found][-1])
 
     def _search_ivf(self, query: Vector, limit: int, among: NDArray[np.bool_]) -> NDArray[np.int64]:
-        share = max(1, len(among) // int(np.count_nonzero(among)))
-        probed = min(self._ivf.nlist, share * max(_LEAST_PROBED, self._ivf.nlist // _PROBED))
+        probed = min(self._ivf.nlist, _EXACT_SHARE * max(_LEAST_PROBED, self._ivf.nlist // _PROBED))
         parameters = faiss.SearchParametersIVF(sel=_selector(among), nprobe=probed)
         _, rows = self._ivf.search(query[np.newaxis], limit * _REFINED, params=parameters)
         found: NDArray[np.int64] = rows[0][rows[0] >= 0]

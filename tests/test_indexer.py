@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fakes import INFO, FakeEmbedder
 from pictures import save
 from PIL import Image
 
+from imagedbd import indexer as indexer_module
 from imagedbd.change_queue import ChangeQueue
 from imagedbd.datatypes import Batch, PictureState
 from imagedbd.decoder import Decoder
@@ -445,3 +447,18 @@ def test_the_indexer_goes_on_with_another_store_and_model(bench: Bench, tmp_path
     assert {record.name for record in other.scan()} == {"c.png"}
     assert (embedder.embedded, len(told)) == ([1], 1)
     other.close()
+
+
+def test_vectors_of_another_model_never_get_into_a_store_however_often_it_is_tried(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another daemon on the same table was first. No picture is to blame."""
+    monkeypatch.setattr(indexer_module, "PAUSE_S", 0.01)
+    bench.store.bind(replace(INFO, spec="of another daemon", weights_hash="1" * 64))
+    name = bench.flat("1.png", 1)
+    bench.queue.put(str(bench.photos / name), settled=True)
+    bench.until(lambda: bench.indexer.trouble is not None)
+    time.sleep(0.3)
+    assert "of another daemon" in (bench.indexer.trouble or "")
+    assert bench.store.count() == 0
+    assert bench.state(name) is PictureState.PENDING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -281,3 +282,17 @@ def test_a_next_store_that_is_damaged_is_begun_anew(bench: Bench) -> None:
     bench.assert_complete(OTHER, 2)
     assert bench.file.current.active.place == "lance-3"
     assert not folder.exists()
+
+
+def test_a_kept_index_that_was_lost_is_embedded_by_its_own_model(bench: Bench) -> None:
+    """It must not take the vectors that answer now, which are of another model."""
+    bench.add(*range(6))
+    bench.switcher.use(model=OTHER.spec)
+    bench.until_over()
+    previous = bench.switcher.previous
+    assert previous is not None
+    shutil.rmtree(previous.where(bench.settings.data_dir))
+    bench.switcher.roll_back()
+    bench.until_over()
+    assert bench.room.current.embedder.info == INFO
+    bench.assert_complete(INFO, 6)

@@ -226,7 +226,7 @@ class Library:
         counts = self._ledger.counts()
         pending = self._queue.pending
         with self._room.reading() as engine:
-            model, store = engine.embedder.status(), engine.store.stats()
+            model, store = engine.embedder.status(), self._store_status(engine.store)
         roots = self._roots_status()
         rate = self._indexer.rate()
         state, doing = self._activity(roots, pending, counts[PictureState.WAITING], switch)
@@ -241,7 +241,7 @@ class Library:
             "eta_s": round(pending / rate) if rate and pending else None,
             "roots": [asdict(root) for root in roots],
             "store": {
-                **asdict(store),
+                **store,
                 "configured": self._settings.store,
                 "damage": self._scrubber.damage,
             },
@@ -428,6 +428,16 @@ class Library:
 
     def counts(self) -> dict[str, int]:
         return {state.value: count for state, count in self._ledger.counts().items()}
+
+    def _store_status(self, store: Store) -> dict[str, Any]:
+        """What a store says of itself, with a ``reason`` if it cannot: the rest is worth knowing all the more."""
+        try:
+            return {**asdict(store.stats()), "reason": None}
+        except StoreError as error:
+            active = self._generations.current.active
+            unknown = dict.fromkeys(("rows", "vectors", "bytes_on_disk"))
+            uri = active.where(self._settings.data_dir)
+            return {"kind": active.kind, "uri": uri, **unknown, "reason": error.message}
 
     def _activity(
         self, roots: list[RootStatus], pending: int, waiting: int, switch: dict[str, Any] | None

@@ -1,0 +1,51 @@
+"""What a library in this process tells of itself, with the store made to fail; nothing runs in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imagedbd.config import Settings
+from imagedbd.errors import StoreError
+from imagedbd.library import Library
+
+if TYPE_CHECKING:
+    from imagedbd.datatypes import StoreStats
+
+
+class Home:
+    """A library and the settings that it reads when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "data").mkdir(mode=0o700)
+        self.settings = Settings(
+            str(folder / "config"), str(folder / "data"), str(folder / "s"), model="demo", decoders=1
+        )
+        self.library = Library(self.settings, lambda: self.settings, lambda: None)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    home.library.close()
+
+
+def test_a_store_that_does_not_answer_leaves_the_rest_of_the_status(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert home.library.status()["store"]["reason"] is None
+
+    def stats() -> StoreStats:
+        raise StoreError("It does not answer.")
+
+    monkeypatch.setattr(home.library._room.current.store, "stats", stats)
+    status = home.library.status()
+    assert (status["state"], status["indexed"]) == ("idle", 0)
+    store = status["store"]
+    assert (store["kind"], store["reason"]) == ("lance", "It does not answer.")
+    assert store["uri"].endswith("data/lance")
+    assert store["rows"] is store["vectors"] is store["bytes_on_disk"] is None

@@ -41,6 +41,7 @@ from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
 from imagedbd.stores import open_store
+from imagedbd.stores.salvage import put_in_place
 from imagedbd.switch import Workshop
 from imagedbd.switcher import Switcher
 from imagedbd.watcher import Watcher
@@ -120,6 +121,8 @@ class Library:
     def _first_engine(self) -> Engine:
         """The active generation, with ledger and store brought to agree."""
         active = self._generations.current.active
+        if not active.is_remote and put_in_place(active.where(self._settings.data_dir)):
+            log.warning("the store that an interrupted repair had saved is in its place now")
         store = open_generation(self._settings, active)
         with ExitStack() as undo:
             undo.callback(store.close)
@@ -430,7 +433,7 @@ class Library:
         return {state.value: count for state, count in self._ledger.counts().items()}
 
     def _store_status(self, store: Store) -> dict[str, Any]:
-        """What a store says of itself, with a ``reason`` if it cannot: the rest is worth knowing all the more."""
+        """What a store says of itself, or the ``reason`` for which it does not answer."""
         try:
             return {**asdict(store.stats()), "reason": None}
         except StoreError as error:

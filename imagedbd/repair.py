@@ -21,7 +21,7 @@ from imagedbd.ledger import Ledger
 from imagedbd.library import ledger_file, open_generation, running_mark
 from imagedbd.locking import locked_data
 from imagedbd.stores import KINDS
-from imagedbd.stores.salvage import save_rows
+from imagedbd.stores.salvage import put_in_place, save_rows, saved_place
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
@@ -39,6 +39,7 @@ def repair(settings: Settings) -> list[str]:
     with locked_data(settings):
         return [
             *_check_generations(settings),
+            *_finish_renewal(settings),
             _check_ledger(ledger_file(settings)),
             _check_store(settings),
         ]
@@ -78,6 +79,15 @@ def _readable_stores(settings: Settings) -> list[Generation]:
         ):
             found.append((s.stats().vectors, generation))
     return [generation for _, generation in sorted(found, key=lambda item: -item[0])]
+
+
+def _finish_renewal(settings: Settings) -> list[str]:
+    """Nothing to say if no repair was interrupted at its last step."""
+    active = generations_of(settings).active
+    folder = active.where(settings.data_dir)
+    if active.is_remote or not put_in_place(folder):
+        return []
+    return [f"The store that an interrupted repair had saved is {folder} now."]
 
 
 def _check_ledger(file: str) -> str:
@@ -125,16 +135,15 @@ def _renew_store(settings: Settings, kind: str, folder: str) -> str:
 
     :raises StoreError: if there is no room for it; the damaged one stays where it is.
     """
-    fresh = f"{folder}.saved"
     try:
-        saved, lost = save_rows(kind, folder, fresh)
+        saved, lost = save_rows(kind, folder, saved_place(folder))
     except StoreUnreadableError as error:
         return f"{error.message} It was set aside as {_set_aside(folder)}; its pictures are embedded anew."
-    aside = _set_aside(folder)
-    os.rename(fresh, folder)
     # Some rows may be what they were a while ago: the next start compares them with the ledger, each.
     with open(running_mark(settings), "a", encoding="ascii"):
         pass
+    aside = _set_aside(folder)
+    put_in_place(folder)
     rest = "what it lost is" if lost is None else f"{lost} that were lost are"
     return f"{saved} pictures were saved into a new store, and {rest} embedded anew; the old one is {aside}."
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from store_rows import MODEL
 
 from imagedbd.config import Settings
 from imagedbd.errors import StoreError
 from imagedbd.library import Library
+from imagedbd.stores import open_store
 
 if TYPE_CHECKING:
     from imagedbd.datatypes import StoreStats
@@ -20,7 +22,7 @@ class Home:
     """A library and the settings that it reads when it is told to."""
 
     def __init__(self, folder: Path) -> None:
-        (folder / "data").mkdir(mode=0o700)
+        (folder / "data").mkdir(mode=0o700, exist_ok=True)
         self.settings = Settings(
             str(folder / "config"), str(folder / "data"), str(folder / "s"), model="demo", decoders=1
         )
@@ -49,3 +51,15 @@ def test_a_store_that_does_not_answer_leaves_the_rest_of_the_status(
     assert (store["kind"], store["reason"]) == ("lance", "It does not answer.")
     assert store["uri"].endswith("data/lance")
     assert store["rows"] is store["vectors"] is store["bytes_on_disk"] is None
+
+
+def test_a_store_that_a_repair_had_saved_is_opened_instead_of_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    store = open_store("lance", str(tmp_path / "data" / "lance.saved"))
+    store.bind(MODEL)
+    store.close()
+    home = Home(tmp_path)
+    try:
+        assert home.library._room.current.store.model == MODEL
+    finally:
+        home.library.close()

@@ -31,7 +31,8 @@ def repair(settings: Settings) -> list[str]:
     """Check ledger and store, and set aside the one that is damaged; nothing is deleted.
 
     A ledger is built anew from the store and the folders, by hashing; a store from what can be read of it,
-    and the rest is embedded anew. What says where the store is, is found out from the stores that are there.
+    and the rest is embedded anew. One that is kept to go back to is checked, no more. What says where the
+    store is, is found out from the stores that are there.
 
     :returns: what was found and done, a sentence each.
     :raises LockHeldError: if the daemon runs.
@@ -42,6 +43,7 @@ def repair(settings: Settings) -> list[str]:
             *_finish_renewal(settings),
             _check_ledger(ledger_file(settings)),
             _check_store(settings),
+            *_check_previous(settings),
         ]
 
 
@@ -115,13 +117,28 @@ def _check_store(settings: Settings) -> str:
     return f"The store {folder} is in order, with {rows} rows."
 
 
-def _checked_rows(settings: Settings, active: Generation) -> int:
+def _check_previous(settings: Settings) -> list[str]:
+    """The store that is kept to go back to. It is not worth saving: what answers has all that it has."""
+    previous = generations_of(settings).previous
+    if previous is None or previous.is_remote:
+        return []
+    folder = previous.where(settings.data_dir)
+    try:
+        if not os.path.isdir(folder):  # to open it would make an empty one
+            raise StoreUnreadableError(f"{folder} is not there.")
+        rows = _checked_rows(settings, previous)
+    except StoreError as error:
+        return [f"The store that is kept to go back to: {error.message} `imagedb model remove` drops it."]
+    return [f"The store {folder}, which is kept to go back to, is in order, with {rows} rows."]
+
+
+def _checked_rows(settings: Settings, generation: Generation) -> int:
     """Read all that the store has.
 
     :returns: how many rows it has.
     :raises StoreError: if anything is damaged.
     """
-    store = open_generation(settings, active)
+    store = open_generation(settings, generation)
     try:
         if faults := [fault for fault in store.scrub() if fault]:
             raise StoreUnreadableError(faults[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from store_rows import MODEL, picture
 from imagedbd.config import Settings
 from imagedbd.datatypes import Batch, ImageRecord, Metadata, Signature, StoredPicture
 from imagedbd.errors import LockHeldError, StoreUnreadableError
-from imagedbd.generations import Generation, Generations, read_generations
+from imagedbd.generations import Generation, Generations, read_generations, write_generations
 from imagedbd.ledger import Ledger
 from imagedbd.library import ledger_file, running_mark, store_folder
 from imagedbd.locking import locked_data
@@ -133,6 +134,26 @@ def test_what_was_not_saved_to_the_end_takes_no_place(settings: Settings) -> Non
     os.rename(f"{folder}.saved.draft", f"{folder}.saved")
     assert put_in_place(folder)
     assert not put_in_place(folder)
+
+
+def test_a_store_that_is_kept_is_checked_and_left_as_it_is(settings: Settings) -> None:
+    kept = Path(settings.data_dir, "lance-2")
+    store = open_store("lance", str(kept))
+    store.bind(MODEL)
+    store.apply(Batch(upserts=(picture("p1", 1),)))
+    store.close()
+    write_generations(
+        settings.data_dir, Generations(Generation("lance", "lance"), previous=Generation("lance", "lance-2"))
+    )
+    assert repair(settings)[2].endswith("lance-2, which is kept to go back to, is in order, with 1 rows.")
+    for file in kept.rglob("_versions/*"):
+        file.write_bytes(bytes(file.stat().st_size))
+    _, active, previous = repair(settings)
+    assert "is in order" in active
+    assert "`imagedb model remove` drops it" in previous
+    shutil.rmtree(kept)
+    assert "lance-2 is not there. `imagedb model remove` drops it." in repair(settings)[2]
+    assert not list(Path(settings.data_dir).glob("lance-2*"))
 
 
 def test_what_says_where_the_index_is_is_found_out_anew(settings: Settings) -> None:

@@ -404,6 +404,8 @@ class Library:
             self._watcher.set_rules(self._rules)
             self._scanner.set_rules(self._rules)
         changed = [name for name in names if name != "named"]
+        if self._generations.current.active.is_remote:
+            followed -= {"storage_options"}  # the table is open with those that it was opened with
         return {"changed": changed, "needs_restart": [name for name in changed if name not in followed]}
 
     def check_work(self) -> None:

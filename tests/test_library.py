@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from store_rows import MODEL
 
 from imagedbd.config import Settings
 from imagedbd.errors import StoreError
+from imagedbd.generations import Generation, Generations
 from imagedbd.library import Library
 from imagedbd.stores import open_store
 
@@ -63,3 +65,15 @@ def test_a_store_that_a_repair_had_saved_is_opened_instead_of_an_empty_one(tmp_p
         assert home.library._room.current.store.model == MODEL
     finally:
         home.library.close()
+
+
+def test_options_of_a_remote_store_that_is_open_need_a_restart(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.settings = replace(home.settings, storage_options={"region": "eu-central-1"})
+    assert home.library.reload() == {"changed": ["storage_options"], "needs_restart": []}
+    remote = Generations(Generation("lance", "s3://bucket/index"))
+    monkeypatch.setattr(home.library._generations, "_current", remote)
+    home.settings = replace(home.settings, storage_options={"region": "eu-west-1"})
+    wanted = {"changed": ["storage_options"], "needs_restart": ["storage_options"]}
+    assert home.library.reload() == wanted

@@ -72,10 +72,7 @@ def load_settings(
     config_file = _absolute(flags.pop("config_file", None) or env.get("IMAGEDBD_CONFIG") or _config_file())
     flag_roots = _parse("--root", "roots", flags.pop("roots", ()))
 
-    values: dict[str, Any] = {}
-    for name, value in _read_file(config_file).items():
-        for setting, part in _settings_of(name, value, config_file):
-            values[setting] = _parse(_place(config_file, name), setting, part)
+    values = _parsed_file(config_file, _read_file(config_file))
     for name in _PARSERS:
         if (text := env.get(_variable(name))) is not None:
             values[name] = _parse(_variable(name), name, _from_text(name, text))
@@ -87,8 +84,7 @@ def load_settings(
     values.setdefault("data_dir", str(platformdirs.user_data_path("imagedbd")))
     values.setdefault("socket", _default_socket(env, values["data_dir"]))
     values.setdefault("model", DEFAULT_MODELS[values.get("store", "lance")])
-    if values.get("store_uri") and values.get("store", "lance") != "lance":
-        raise ConfigError(f"store.uri: {values['store_uri']} is for LanceDB alone: set store.kind to lance.")
+    _check_store(values)
     if len(os.fsencode(values["socket"])) > MAX_SOCKET_PATH:
         raise ConfigError(
             f"The socket's path is longer than the {MAX_SOCKET_PATH} bytes that a Unix socket may have: "
@@ -101,7 +97,8 @@ def edit_setting(config_file: str, name: str, value: str) -> None:
     """Set one setting in the file, which is made if it is not there; comments stay.
 
     :param name: ``store`` (of which a table keeps its other keys) or ``model``.
-    :raises ConfigError: if the file cannot be read or written.
+    :raises ConfigError: if the file cannot be read or written, or would keep a daemon from starting
+        afterwards; it is as it was.
     """
     import tomlkit
 
@@ -112,7 +109,9 @@ def edit_setting(config_file: str, name: str, value: str) -> None:
             document[name]["kind"] = value
         else:
             document[name] = value
-        _write_atomically(path, tomlkit.dumps(document))
+        text = tomlkit.dumps(document)
+        _check_store(_parsed_file(config_file, tomllib.loads(text)))
+        _write_atomically(path, text)
     except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
         raise ConfigError(f"{config_file} cannot be changed: {error}") from error
 
@@ -177,18 +176,34 @@ def _variable(name: str) -> str:
 def _read_file(config_file: str) -> dict[str, Any]:
     try:
         with open(config_file, "rb") as file:
-            values = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ConfigError(f"{config_file} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{config_file} is not valid TOML: {error}.") from error
-    for name in values:
-        _check_known(
-            name, [known for known in _PARSERS if known not in _IN_STORE.values()], name, config_file
-        )
-    return values
+
+
+def _parsed_file(config_file: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says, by the names of the settings.
+
+    :raises ConfigError: with what is unknown or faulty.
+    """
+    known = [name for name in _PARSERS if name not in _IN_STORE.values()]
+    for name in content:
+        _check_known(name, known, name, config_file)
+    return {
+        setting: _parse(_place(config_file, name), setting, part)
+        for name, value in content.items()
+        for setting, part in _settings_of(name, value, config_file)
+    }
+
+
+def _check_store(values: Mapping[str, Any]) -> None:
+    """:raises ConfigError: kind and address of the store do not go together."""
+    if values.get("store_uri") and values.get("store", "lance") != "lance":
+        raise ConfigError(f"store.uri: {values['store_uri']} is for LanceDB alone: set store.kind to lance.")
 
 
 _IN_STORE: Final = {"uri": "store_uri", "storage_options": "storage_options"}

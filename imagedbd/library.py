@@ -41,6 +41,7 @@ from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
 from imagedbd.stores import open_store
+from imagedbd.stores.salvage import put_in_place
 from imagedbd.switch import Workshop
 from imagedbd.switcher import Switcher
 from imagedbd.watcher import Watcher
@@ -120,6 +121,8 @@ class Library:
     def _first_engine(self) -> Engine:
         """The active generation, with ledger and store brought to agree."""
         active = self._generations.current.active
+        if not active.is_remote and put_in_place(active.where(self._settings.data_dir)):
+            log.warning("the store that an interrupted repair had saved is in its place now")
         store = open_generation(self._settings, active)
         with ExitStack() as undo:
             undo.callback(store.close)
@@ -226,7 +229,7 @@ class Library:
         counts = self._ledger.counts()
         pending = self._queue.pending
         with self._room.reading() as engine:
-            model, store = engine.embedder.status(), engine.store.stats()
+            model, store = engine.embedder.status(), self._store_status(engine.store)
         roots = self._roots_status()
         rate = self._indexer.rate()
         state, doing = self._activity(roots, pending, counts[PictureState.WAITING], switch)
@@ -241,7 +244,7 @@ class Library:
             "eta_s": round(pending / rate) if rate and pending else None,
             "roots": [asdict(root) for root in roots],
             "store": {
-                **asdict(store),
+                **store,
                 "configured": self._settings.store,
                 "damage": self._scrubber.damage,
             },
@@ -401,6 +404,8 @@ class Library:
             self._watcher.set_rules(self._rules)
             self._scanner.set_rules(self._rules)
         changed = [name for name in names if name != "named"]
+        if self._generations.current.active.is_remote:
+            followed -= {"storage_options"}  # the table is open with those that it was opened with
         return {"changed": changed, "needs_restart": [name for name in changed if name not in followed]}
 
     def check_work(self) -> None:
@@ -428,6 +433,16 @@ class Library:
 
     def counts(self) -> dict[str, int]:
         return {state.value: count for state, count in self._ledger.counts().items()}
+
+    def _store_status(self, store: Store) -> dict[str, Any]:
+        """What a store says of itself, or the ``reason`` for which it does not answer."""
+        try:
+            return {**asdict(store.stats()), "reason": None}
+        except StoreError as error:
+            active = self._generations.current.active
+            unknown = dict.fromkeys(("rows", "vectors", "bytes_on_disk"))
+            uri = active.where(self._settings.data_dir)
+            return {"kind": active.kind, "uri": uri, **unknown, "reason": error.message}
 
     def _activity(
         self, roots: list[RootStatus], pending: int, waiting: int, switch: dict[str, Any] | None

@@ -21,7 +21,7 @@ from imagedbd.ledger import Ledger
 from imagedbd.library import ledger_file, open_generation, running_mark
 from imagedbd.locking import locked_data
 from imagedbd.stores import KINDS
-from imagedbd.stores.salvage import save_rows
+from imagedbd.stores.salvage import put_in_place, save_rows, saved_place
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
@@ -31,7 +31,8 @@ def repair(settings: Settings) -> list[str]:
     """Check ledger and store, and set aside the one that is damaged; nothing is deleted.
 
     A ledger is built anew from the store and the folders, by hashing; a store from what can be read of it,
-    and the rest is embedded anew. What says where the store is, is found out from the stores that are there.
+    and the rest is embedded anew. One that is kept to go back to is checked, no more. What says where the
+    store is, is found out from the stores that are there.
 
     :returns: what was found and done, a sentence each.
     :raises LockHeldError: if the daemon runs.
@@ -39,8 +40,10 @@ def repair(settings: Settings) -> list[str]:
     with locked_data(settings):
         return [
             *_check_generations(settings),
+            *_finish_renewal(settings),
             _check_ledger(ledger_file(settings)),
             _check_store(settings),
+            *_check_previous(settings),
         ]
 
 
@@ -80,6 +83,15 @@ def _readable_stores(settings: Settings) -> list[Generation]:
     return [generation for _, generation in sorted(found, key=lambda item: -item[0])]
 
 
+def _finish_renewal(settings: Settings) -> list[str]:
+    """Nothing to say if no repair was interrupted at its last step."""
+    active = generations_of(settings).active
+    folder = active.where(settings.data_dir)
+    if active.is_remote or not put_in_place(folder):
+        return []
+    return [f"The store that an interrupted repair had saved is {folder} now."]
+
+
 def _check_ledger(file: str) -> str:
     try:
         ledger = Ledger(file)
@@ -105,13 +117,28 @@ def _check_store(settings: Settings) -> str:
     return f"The store {folder} is in order, with {rows} rows."
 
 
-def _checked_rows(settings: Settings, active: Generation) -> int:
+def _check_previous(settings: Settings) -> list[str]:
+    """The store that is kept to go back to. It is not worth saving: what answers has all that it has."""
+    previous = generations_of(settings).previous
+    if previous is None or previous.is_remote:
+        return []
+    folder = previous.where(settings.data_dir)
+    try:
+        if not os.path.isdir(folder):  # to open it would make an empty one
+            raise StoreUnreadableError(f"{folder} is not there.")
+        rows = _checked_rows(settings, previous)
+    except StoreError as error:
+        return [f"The store that is kept to go back to: {error.message} `imagedb model remove` drops it."]
+    return [f"The store {folder}, which is kept to go back to, is in order, with {rows} rows."]
+
+
+def _checked_rows(settings: Settings, generation: Generation) -> int:
     """Read all that the store has.
 
     :returns: how many rows it has.
     :raises StoreError: if anything is damaged.
     """
-    store = open_generation(settings, active)
+    store = open_generation(settings, generation)
     try:
         if faults := [fault for fault in store.scrub() if fault]:
             raise StoreUnreadableError(faults[0])
@@ -125,16 +152,15 @@ def _renew_store(settings: Settings, kind: str, folder: str) -> str:
 
     :raises StoreError: if there is no room for it; the damaged one stays where it is.
     """
-    fresh = f"{folder}.saved"
     try:
-        saved, lost = save_rows(kind, folder, fresh)
+        saved, lost = save_rows(kind, folder, saved_place(folder))
     except StoreUnreadableError as error:
         return f"{error.message} It was set aside as {_set_aside(folder)}; its pictures are embedded anew."
-    aside = _set_aside(folder)
-    os.rename(fresh, folder)
     # Some rows may be what they were a while ago: the next start compares them with the ledger, each.
     with open(running_mark(settings), "a", encoding="ascii"):
         pass
+    aside = _set_aside(folder)
+    put_in_place(folder)
     rest = "what it lost is" if lost is None else f"{lost} that were lost are"
     return f"{saved} pictures were saved into a new store, and {rest} embedded anew; the old one is {aside}."
 

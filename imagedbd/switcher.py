@@ -97,11 +97,14 @@ class Switcher:
 
         :raises NothingMatchedError: there is none.
         :raises ModelUnavailableError: its model cannot be had any more; nothing was changed.
+        :raises ConfigError: the settings speak against its kind of store; nothing was changed.
         """
         with self._asking():
             previous = self._shop.file.current.previous
             if previous is None:
                 raise NothingMatchedError("No earlier index is kept that could be gone back to.")
+            if previous.kind != self.active.kind:  # otherwise the settings stay as they are
+                self._check_kind(previous.kind)
             running = self._running()
             if running is not None and running.course is Course.RETURN:
                 return Accepted("switching", previous.kind, previous.model)
@@ -174,15 +177,19 @@ class Switcher:
         base = running.target if running else self.active
         if kind is None:
             return replace(base, model=model or base.model)
+        self._check_kind(kind)
+        uri = wanted_place(self._settings(), kind)
+        here = base.kind == kind and not base.is_remote and not uri
+        return Generation(kind, base.place if here else uri or "", model or base.model)
+
+    def _check_kind(self, kind: str) -> None:
+        """:raises ConfigError: settings that name this kind would keep the daemon from starting."""
         settings = self._settings()
         if kind != "lance" and settings.store_uri:
             raise ConfigError(
                 f"store.uri names {settings.store_uri}, which is for LanceDB alone: take it out of "
                 f"{settings.config_file} first."
             )
-        uri = wanted_place(settings, kind)
-        here = base.kind == kind and not base.is_remote and not uri
-        return Generation(kind, base.place if here else uri or "", model or base.model)
 
     def _has_other_weights(self) -> bool:
         """Whether what the model's name stands for is not what it was when the vectors were made."""

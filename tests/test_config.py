@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imagedbd.config import DEFAULT_MODELS, edit_roots, load_settings, parse_duration
+from imagedbd.config import DEFAULT_MODELS, edit_roots, edit_setting, load_settings, parse_duration
 from imagedbd.errors import ConfigError
 
 
@@ -133,3 +133,14 @@ def test_a_file_that_is_no_toml_is_not_edited(file: Path) -> None:
     with pytest.raises(ConfigError):
         edit_roots(str(file), add="/a")
     assert file.read_text() == "roots = ["
+
+
+@pytest.mark.parametrize(("name", "value"), [("store", "faiss"), ("store", "paper"), ("model", "rubbish")])
+def test_an_edit_after_which_no_daemon_would_start_is_refused(file: Path, name: str, value: str) -> None:
+    text = '[store]\nkind = "lance"\nuri = "s3://bucket/index" # mine\n'
+    file.write_text(text)
+    with pytest.raises(ConfigError):
+        edit_setting(str(file), name, value)
+    assert file.read_text() == text
+    edit_setting(str(file), "store", "lance")
+    assert file.read_text() == text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,13 @@ from store_rows import MODEL, picture
 from imagedbd.config import Settings
 from imagedbd.datatypes import Batch, ImageRecord, Metadata, Signature, StoredPicture
 from imagedbd.errors import LockHeldError, StoreUnreadableError
-from imagedbd.generations import Generation, Generations, read_generations
+from imagedbd.generations import Generation, Generations, read_generations, write_generations
 from imagedbd.ledger import Ledger
-from imagedbd.library import ledger_file, store_folder
+from imagedbd.library import ledger_file, running_mark, store_folder
 from imagedbd.locking import locked_data
 from imagedbd.repair import repair
 from imagedbd.stores import open_store
+from imagedbd.stores.salvage import put_in_place
 
 
 @pytest.fixture
@@ -89,6 +92,68 @@ def test_a_flipped_bit_is_found_and_costs_one_picture_at_most(settings: Settings
     _, found = repair(settings)
     assert "embedded anew" in found
     assert open_store("lance", folder).count() >= 20
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_repair_that_was_interrupted_is_finished(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    folder = store_folder(settings)
+    store = open_store("lance", folder)
+    store.bind(MODEL)
+    store.apply(Batch(upserts=tuple(picture(f"p{n}", n) for n in range(20))))
+    store.close()
+    newest = max(Path(folder).rglob("*.lance"), key=lambda path: path.is_file() and path.stat().st_mtime_ns)
+    newest.write_bytes(bytes(newest.stat().st_size))
+    done: list[str] = []
+    real = os.rename
+
+    def rename(old: str, new: str) -> None:
+        if old.startswith(folder):
+            if len(done) == renames:
+                raise KeyboardInterrupt
+            done.append(new)
+        real(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            repair(settings)
+    assert len(done) == renames
+    findings = repair(settings)
+    assert any("an interrupted repair had saved" in finding for finding in findings) == (renames == 2)
+    assert repair(settings)[1].endswith("in order, with 1 rows.")
+    assert not list(Path(settings.data_dir).glob("lance.saved*"))
+    assert Path(running_mark(settings)).exists()
+
+
+def test_what_was_not_saved_to_the_end_takes_no_place(settings: Settings) -> None:
+    folder = store_folder(settings)
+    os.rename(folder, f"{folder}.saved.draft")
+    assert not put_in_place(folder)
+    os.rename(f"{folder}.saved.draft", f"{folder}.saved")
+    assert put_in_place(folder)
+    assert not put_in_place(folder)
+
+
+def test_a_store_that_is_kept_is_checked_and_left_as_it_is(settings: Settings) -> None:
+    kept = Path(settings.data_dir, "lance-2")
+    store = open_store("lance", str(kept))
+    store.bind(MODEL)
+    store.apply(Batch(upserts=(picture("p1", 1),)))
+    store.close()
+    write_generations(
+        settings.data_dir, Generations(Generation("lance", "lance"), previous=Generation("lance", "lance-2"))
+    )
+    assert repair(settings)[2].endswith("lance-2, which is kept to go back to, is in order, with 1 rows.")
+    for file in kept.rglob("_versions/*"):
+        file.write_bytes(bytes(file.stat().st_size))
+    _, active, previous = repair(settings)
+    assert "is in order" in active
+    assert "`imagedb model remove` drops it" in previous
+    shutil.rmtree(kept)
+    assert "lance-2 is not there. `imagedb model remove` drops it." in repair(settings)[2]
+    assert not list(Path(settings.data_dir).glob("lance-2*"))
 
 
 def test_what_says_where_the_index_is_is_found_out_anew(settings: Settings) -> None:

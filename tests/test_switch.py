@@ -270,6 +270,20 @@ def test_what_cannot_be_had_changes_nothing(bench: Bench) -> None:
     bench.assert_complete(INFO, 1)
 
 
+def test_no_return_to_a_kind_that_the_settings_could_not_name(bench: Bench) -> None:
+    bench.add(1)
+    bench.switcher.use(kind="faiss")
+    bench.until_over()
+    bench.switcher.use(kind="lance")
+    bench.until_over()
+    bench.settings = replace(bench.settings, store_uri="s3://bucket/index")
+    before = bench.file.current
+    with pytest.raises(ConfigError, match=r"store\.uri"):
+        bench.switcher.roll_back()
+    assert bench.file.current == before
+    assert bench.switcher.status() is None
+
+
 def test_a_next_store_that_is_damaged_is_begun_anew(bench: Bench) -> None:
     bench.add(1, 2)
     folder = Path(bench.settings.data_dir, "lance-2")

@@ -31,6 +31,8 @@ PACKAGES: Final = (
     "torchvision",
     "open_clip_torch",
     "lancedb",
+    "faiss-cpu",
+    "pandas",
     "pillow",
     "watchdog",
     "fastapi",

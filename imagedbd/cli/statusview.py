@@ -148,11 +148,15 @@ def _model(status: Mapping[str, Any]) -> Text:
     return text
 
 
-def _store(store: Mapping[str, Any]) -> str:
+def _store(store: Mapping[str, Any]) -> Text:
     size = store.get("bytes_on_disk")
-    parts = [store["kind"], f"{store['rows']:,} rows, {store['vectors']:,} vectors"]
+    parts = [store["kind"]]
+    parts += [f"{store['rows']:,} rows, {store['vectors']:,} vectors"] if store["rows"] is not None else []
     parts += [output.byte_size(size)] if size is not None else []
-    return ", ".join([*parts, output.home_path(store["uri"])])
+    text = Text(", ".join([*parts, output.home_path(store["uri"])]))
+    if store.get("reason"):
+        text.append(f"\n{output.printable(store['reason'])}", style="yellow")
+    return text
 
 
 def _switch(switch: Mapping[str, Any]) -> Text:

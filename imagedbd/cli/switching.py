@@ -89,7 +89,7 @@ def progress_line(switch: Mapping[str, Any]) -> str:
 
 def _see_through(target: Target, answer: Mapping[str, Any]) -> None:
     if not sys.stderr.isatty():
-        _look_until_over(target, answer, lambda _: None)
+        _look_until_over(target, answer, _reasons())
         return
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -97,6 +97,20 @@ def _see_through(target: Target, answer: Mapping[str, Any]) -> None:
     with Progress(*columns, console=output.console(sys.stderr), transient=True) as progress:
         task = progress.add_task("Preparing", total=None, words="")
         _look_until_over(target, answer, lambda switch: _update(progress, task, switch))
+
+
+def _reasons() -> Callable[[Mapping[str, Any]], None]:
+    """For a log: says what keeps a switch from going on, each reason once."""
+    last: str | None = None
+
+    def show(switch: Mapping[str, Any]) -> None:
+        nonlocal last
+        reason = switch.get("reason")
+        if reason and reason != last:
+            output.say(f"It pauses: {output.printable(reason)}")
+        last = reason
+
+    return show
 
 
 def _look_until_over(

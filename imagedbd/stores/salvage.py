@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import Batch
-from imagedbd.errors import ConfigError
+from imagedbd.durable import sync_folder
+from imagedbd.errors import ConfigError, StoreError
 
 from . import open_store
+from .manifest import FILE_NAME as MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,20 +60,52 @@ def salvage(kind: str, folder: str) -> Salvage:
 def save_rows(kind: str, damaged: str, fresh: str) -> tuple[int, int | None]:
     """Make a new store in a folder, of the rows that a damaged one still gives.
 
-    :param fresh: where the new one is made; what an interrupted attempt left there is removed.
+    :param fresh: the new one, there only once it is complete; what an earlier attempt left is removed.
     :returns: how many rows were saved, and how many were lost, where that is known.
     :raises StoreUnreadableError: if nothing can be read.
     :raises StoreError: if the new store cannot be written.
     """
+    draft = f"{fresh}.draft"
+    for left in (fresh, draft):
+        shutil.rmtree(left, ignore_errors=True)
     found = salvage(kind, damaged)
-    shutil.rmtree(fresh, ignore_errors=True)
-    store = open_store(kind, fresh, exclusive=True)
+    store = open_store(kind, draft, exclusive=True)
     try:
         _fill(store, found)
         saved = store.count()
     finally:
         store.close()
+    _rename(draft, fresh)
     return saved, None if found.rows is None else max(0, found.rows - saved)
+
+
+def saved_place(folder: str) -> str:
+    """Where the store is made that is to take the place of a damaged one."""
+    return f"{folder}.saved"
+
+
+def put_in_place(folder: str) -> bool:
+    """Put a store that was saved in the place of the damaged one, which was set aside.
+
+    A crash may have come between the two: without this, an empty store would be made there.
+
+    :returns: whether there was one to put there.
+    :raises StoreError: it cannot be renamed.
+    """
+    saved = saved_place(folder)
+    if os.path.lexists(folder) or not os.path.exists(os.path.join(saved, MANIFEST)):
+        return False
+    _rename(saved, folder)
+    return True
+
+
+def _rename(old: str, new: str) -> None:
+    try:
+        os.rename(old, new)
+    except OSError as error:
+        raise StoreError(f"{old} cannot be renamed to {new}: {error.strerror}.") from error
+    with contextlib.suppress(OSError):  # the other name is as good after a power cut
+        sync_folder(os.path.dirname(new))
 
 
 def _fill(store: Store, found: Salvage) -> None:

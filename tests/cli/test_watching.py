@@ -144,3 +144,14 @@ class TestScan:
     def test_outside(self, daemon, imagedb):
         daemon.answers["/scan"] = UsageError("/etc lies outside every root.")
         assert imagedb("scan", "/etc").code == 2
+
+
+def test_a_store_that_does_not_answer_is_told_beside_the_rest(daemon, imagedb):
+    store = {"kind": "lance", "uri": "s3://bucket/index", "rows": None, "vectors": None,
+             "bytes_on_disk": None, "reason": "s3://bucket/index does not answer."}  # fmt: skip
+    daemon.answers["/status"] = a_status(store=store)
+    ran = imagedb("status")
+    assert ran.code == 0, ran.words
+    assert "lance, s3://bucket/index" in ran.text
+    assert "s3://bucket/index does not answer." in ran.text
+    assert "1,204 indexed" in ran.text

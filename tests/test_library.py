@@ -1,0 +1,79 @@
+"""What a library in this process tells of itself, with the store made to fail; nothing runs in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from store_rows import MODEL
+
+from imagedbd.config import Settings
+from imagedbd.errors import StoreError
+from imagedbd.generations import Generation, Generations
+from imagedbd.library import Library
+from imagedbd.stores import open_store
+
+if TYPE_CHECKING:
+    from imagedbd.datatypes import StoreStats
+
+
+class Home:
+    """A library and the settings that it reads when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "data").mkdir(mode=0o700, exist_ok=True)
+        self.settings = Settings(
+            str(folder / "config"), str(folder / "data"), str(folder / "s"), model="demo", decoders=1
+        )
+        self.library = Library(self.settings, lambda: self.settings, lambda: None)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path)
+    yield home
+    home.library.close()
+
+
+def test_a_store_that_does_not_answer_leaves_the_rest_of_the_status(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert home.library.status()["store"]["reason"] is None
+
+    def stats() -> StoreStats:
+        raise StoreError("It does not answer.")
+
+    monkeypatch.setattr(home.library._room.current.store, "stats", stats)
+    status = home.library.status()
+    assert (status["state"], status["indexed"]) == ("idle", 0)
+    store = status["store"]
+    assert (store["kind"], store["reason"]) == ("lance", "It does not answer.")
+    assert store["uri"].endswith("data/lance")
+    assert store["rows"] is store["vectors"] is store["bytes_on_disk"] is None
+
+
+def test_a_store_that_a_repair_had_saved_is_opened_instead_of_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    store = open_store("lance", str(tmp_path / "data" / "lance.saved"))
+    store.bind(MODEL)
+    store.close()
+    home = Home(tmp_path)
+    try:
+        assert home.library._room.current.store.model == MODEL
+    finally:
+        home.library.close()
+
+
+def test_options_of_a_remote_store_that_is_open_need_a_restart(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.settings = replace(home.settings, storage_options={"region": "eu-central-1"})
+    assert home.library.reload() == {"changed": ["storage_options"], "needs_restart": []}
+    remote = Generations(Generation("lance", "s3://bucket/index"))
+    monkeypatch.setattr(home.library._generations, "_current", remote)
+    home.settings = replace(home.settings, storage_options={"region": "eu-west-1"})
+    wanted = {"changed": ["storage_options"], "needs_restart": ["storage_options"]}
+    assert home.library.reload() == wanted

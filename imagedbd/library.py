@@ -466,9 +466,12 @@ class Library:
 
     def _trouble(self) -> tuple[str, str] | None:
         """What somebody should do something about, if there is anything."""
+        # Damage first: it may be what holds indexing up, and it names what helps.
+        if damage := self._scrubber.damage:
+            return "damaged", damage
         if self._indexer.trouble:
             return "blocked", f"Indexing is held up: {self._indexer.trouble}"
-        return ("damaged", self._scrubber.damage) if self._scrubber.damage else None
+        return None
 
     def _explain(self, path: str, entry: LedgerEntry | None) -> tuple[str, str, str | None]:
         """State, reason and rule."""

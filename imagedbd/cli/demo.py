@@ -149,6 +149,7 @@ def _print_how_to_go_on(daemon: PrivateDaemon, gallery: str) -> None:
         "  imagedb status\n"
         "  imagedb search 'a red car'\n\n"
         "To stop it and remove everything:\n\n"
-        f"  kill {daemon.process.pid}\n"
+        # The daemon writes until it has ended, so its folder is removed after that.
+        f"  kill {daemon.process.pid} && tail --pid {daemon.process.pid} -f /dev/null\n"
         f"  rm -r {shlex.join(folders)}\n"
     )

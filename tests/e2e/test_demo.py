@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -35,19 +35,16 @@ def test_the_demo_ends_well_and_leaves_nothing_behind(scratch: Path) -> None:
     assert [left.name for left in scratch.iterdir() if "torch" not in left.name] == []
 
 
-def test_a_small_demo_that_is_kept_goes_on_answering(scratch: Path) -> None:
+def test_a_small_demo_that_is_kept_goes_on_answering_until_it_is_removed_as_it_says(scratch: Path) -> None:
     done = run_demo(scratch, "--count", "30", "--keep")
     assert done.returncode == 0, done.stdout + done.stderr
-    settings = dict(
-        word.split("=", 1)
-        for line in done.stdout.splitlines()
-        if line.strip().startswith("export ")
-        for word in line.split()[1:]
-    )
-    environment = {**os.environ, **{name: value.strip("'\"") for name, value in settings.items()}}
-    status = subprocess.run(
-        [program("imagedb"), "status", "--json"], env=environment, capture_output=True, check=False
-    )
-    assert status.returncode == 0, status.stderr
-    pid = int(status.stdout.split(b'"pid": ')[1].split(b",")[0])
-    os.kill(pid, signal.SIGTERM)
+    commands = [line.strip() for line in done.stdout.splitlines() if line.startswith("  ")]
+    exports = next(line for line in commands if line.startswith("export "))
+    kill, remove = commands[-2:]
+    shell = ["sh", "-ec"]
+    try:
+        status = f"{exports}; {shlex.quote(program('imagedb'))} status --json"
+        subprocess.run([*shell, status], check=True, capture_output=True)
+    finally:
+        subprocess.run([*shell, f"{kill}; {remove}"], check=True, timeout=60)
+    assert [left.name for left in scratch.iterdir() if "torch" not in left.name] == []

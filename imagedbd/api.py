@@ -155,6 +155,19 @@ class ModelBody(_Body):
     model: AnyText = Field(description="ARCHITECTURE/TAG, hf-hub:OWNER/NAME, local-dir:FOLDER or demo")
 
 
+class PauseBody(_Body):
+    seconds: float | None = Field(
+        default=None, gt=0, le=86_400 * 366, description="how long; without it until somebody resumes"
+    )
+
+
+class ReindexBody(_Body):
+    paths: list[AnyPath] | None = Field(
+        default=None, max_length=10_000, description="files, and folders with all below; by default all"
+    )
+    force: bool = Field(default=False, description="put them through the model again, too")
+
+
 class RetryBody(_Body):
     paths: list[AnyPath] | None = Field(default=None, max_length=100_000)
 
@@ -182,6 +195,7 @@ def create_app(library: Library) -> ASGIApp:
     app.add_exception_handler(Exception, _bug_response)
     _add_reading(app, library)
     _add_steering(app, library)
+    _add_pausing(app, library)
     _add_switching(app, library)
     _add_page(app)
     return _BoundedBody(app)
@@ -264,6 +278,28 @@ def _add_steering(app: FastAPI, library: Library) -> None:
     def reload() -> dict[str, Any]:
         """Read the configuration again."""
         return library.reload()
+
+
+def _add_pausing(app: FastAPI, library: Library) -> None:
+    @app.post("/pause")
+    def pause(body: PauseBody) -> dict[str, Any]:
+        """Index nothing for a while; searching goes on. It outlives a restart."""
+        return library.pause(body.seconds)
+
+    @app.post("/resume")
+    def resume() -> dict[str, Any]:
+        """Go on with indexing."""
+        return library.resume()
+
+    @app.post("/reindex")
+    def reindex(body: ReindexBody) -> dict[str, Any]:
+        """Read unchanged pictures again; returns when they are queued."""
+        return library.reindex(body.paths, force=body.force)
+
+    @app.post("/reset")
+    def reset() -> dict[str, Any]:
+        """Forget the whole index and begin anew; returns when the new one answers, empty."""
+        return library.reset()
 
 
 def _add_switching(app: FastAPI, library: Library) -> None:

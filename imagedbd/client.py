@@ -93,6 +93,18 @@ class Client:
     def retry(self, paths: Sequence[str] | None = None) -> dict[str, Any]:
         return self._object("POST", "/failures/retry", {"paths": paths})
 
+    def pause(self, seconds: float | None = None) -> dict[str, Any]:
+        return self._object("POST", "/pause", {"seconds": seconds})
+
+    def resume(self) -> dict[str, Any]:
+        return self._object("POST", "/resume")
+
+    def reindex(self, paths: Sequence[str] | None = None, *, force: bool = False) -> dict[str, Any]:
+        return self._object("POST", "/reindex", {"paths": paths, "force": force})
+
+    def reset(self) -> dict[str, Any]:
+        return self._object("POST", "/reset")
+
     def load_model(self) -> dict[str, Any]:
         return self._object("POST", "/model/load")
 

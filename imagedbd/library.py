@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,7 @@ from imagedbd.engine import Engine, EngineRoom
 from imagedbd.errors import (
     ConfigError,
     DaemonStoppingError,
+    ImagedbError,
     ModelUnavailableError,
     NothingMatchedError,
     StoreError,
@@ -34,6 +36,7 @@ from imagedbd.errors import (
 from imagedbd.generations import Generation, GenerationsFile, generations_of, owner_of
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
+from imagedbd.pausing import Pause
 from imagedbd.reconcile import reconcile
 from imagedbd.roots import RootGuard
 from imagedbd.rules import Rules
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PATIENCE_S: Final = 60.0
+"""How long a request waits for what the indexer has in hand."""
 LIVE_SETTINGS: Final = frozenset({"roots", "ignore"})
 """Settings that a reload applies at once."""
 SWITCHED_SETTINGS: Final = frozenset({"store", "store_uri", "storage_options", "model", "named"})
@@ -95,6 +100,7 @@ class Library:
         self._room = EngineRoom(self._first_engine())
         self._closers.callback(self._room.close)
         self._queue = ChangeQueue(settings.settle, settings.settle_max)
+        self._pause = Pause(settings.data_dir, self._queue)
         self._scanner = Scanner(
             self._rules, self._ledger, self._queue, settle_s=settings.settle, rescan_s=settings.rescan
         )
@@ -168,6 +174,7 @@ class Library:
             open_store=lambda generation: open_generation(self._settings, generation),
             open_embedder=self._open_embedder,
             new_engine=self._new_engine,
+            check_pause=self._pause.check,
         )
 
     @property
@@ -257,6 +264,7 @@ class Library:
             },
             "device": model.device,
             "dtype": model.dtype,
+            "paused": self._pause.public(),
             "switch": switch,
             "previous": asdict(previous) if (previous := self._switcher.previous) else None,
             "differences": [difference.public() for difference in self._differences()],
@@ -330,6 +338,71 @@ class Library:
         for path in again:
             self._queue.put(path, settled=True)
         return again
+
+    def pause(self, seconds: float | None) -> dict[str, Any]:
+        """Index nothing for this time, or until :meth:`resume`; searching and watching go on.
+
+        :returns: the pause, as :meth:`status` tells it.
+        """
+        self._pause.begin(seconds)
+        return {"paused": self._pause.public()}
+
+    def resume(self) -> dict[str, Any]:
+        """Go on with what a pause put off; ``was_paused`` says whether there was one."""
+        was_paused = self._pause.is_on
+        self._pause.end()
+        self._switcher.retry()
+        return {"was_paused": was_paused}
+
+    def reindex(self, paths: list[str] | None, *, force: bool) -> dict[str, Any]:
+        """Have unchanged pictures read again, and with ``force`` put through the model again.
+
+        :param paths: files, and folders with all below them; ``None`` is everything that can be read now.
+        :returns: ``files``: how many are read again; ``offline``: roots that had to be left out.
+        :raises UsageError: if a path lies outside every root or on one that is offline.
+        :raises ImagedbError: if what is in hand now does not come to an end.
+        """
+        guard = RootGuard(self._rules, self._ledger)
+        offline = [] if paths is not None else [r for r in self._rules.roots if guard.why_offline(r)]
+        places = [root for root in self._rules.roots if root not in offline] if paths is None else paths
+        for path in paths or ():
+            if self._rules.root_of(path) is None:
+                raise UsageError(f"{path} lies outside every root. `imagedb root list` shows them.")
+            if reason := guard.why_absence_is_no_proof(path):
+                raise UsageError(f"{path} cannot be read now: {reason}")
+        found: set[str] = set()
+
+        def mark() -> None:
+            for place in places:
+                found.update(self._ledger.reread(place, afresh=force))
+
+        # Between batches: what is being read at this moment would come out of it as settled.
+        self._when_idle(mark)
+        for path in (*found, *(paths or ())):  # one that is not known yet may be there now
+            self._queue.put(path, settled=True)
+        return {"files": len(found), "offline": offline}
+
+    def reset(self) -> dict[str, Any]:
+        """Forget the index, and begin one as the settings want it; see :meth:`Switcher.start_afresh`."""
+        begun = self._switcher.start_afresh()
+        self._scanner.request(None)
+        return begun.public()
+
+    def _when_idle(self, action: Callable[[], None]) -> None:
+        """Have this done between two batches.
+
+        :raises ImagedbError: what is in hand does not come to an end.
+        """
+        errand = self._indexer.between_batches(action)
+        try:
+            errand.result(PATIENCE_S)
+        except TimeoutError:
+            if errand.cancel():
+                trouble = self._indexer.trouble or "What is in hand takes longer than usual."
+                raise ImagedbError(f"Nothing was changed. {trouble} Ask again in a while.") from None
+            errand.result()
+        except CancelledError:
+            raise DaemonStoppingError("It was asked to stop.") from None
 
     def load_model(self) -> Future[Any]:
         """Load the model, also after it was found unavailable.
@@ -412,6 +485,7 @@ class Library:
         """:raises ImagedbError: nothing is being indexed at the moment; the message says why."""
         if self._closing:
             raise DaemonStoppingError("It was asked to stop.")
+        self._pause.check()
         if self._indexer.trouble:
             raise StoreError(f"Indexing is held up: {self._indexer.trouble}")
 
@@ -471,6 +545,9 @@ class Library:
             return "damaged", damage
         if self._indexer.trouble:
             return "blocked", f"Indexing is held up: {self._indexer.trouble}"
+        if self._pause.is_on:
+            held = f" {pending} changes wait." if (pending := self._queue.pending) else ""
+            return "paused", f"{self._pause.in_words()}{held}"
         return None
 
     def _explain(self, path: str, entry: LedgerEntry | None) -> tuple[str, str, str | None]:

@@ -23,6 +23,7 @@ from imagedbd.errors import (
     DaemonStoppingError,
     ImagedbError,
     ModelUnavailableError,
+    PausedError,
     StoreError,
     StoreUnreadableError,
 )
@@ -61,6 +62,7 @@ class Workshop:
     :param open_store: opens the store of a generation.
     :param open_embedder: for a spec, and the identity that its model must have.
     :param new_engine: joins a store and an embedder.
+    :param check_pause: raises :class:`PausedError` while nothing is to be worked on.
     """
 
     file: GenerationsFile
@@ -72,6 +74,7 @@ class Workshop:
     open_store: Callable[[Generation], Store]
     open_embedder: Callable[[str, ModelInfo | None], EmbedderProcess]
     new_engine: Callable[[Store, EmbedderProcess], Engine]
+    check_pause: Callable[[], None] = lambda: None
 
 
 class Switch:
@@ -230,15 +233,24 @@ class Switch:
             self._try()
         except CancelledError:
             self._stopping.set()
+        except PausedError as error:
+            self.trouble = error.message
+            self._wait(PAUSE_S)
         except ImagedbError as error:
             if not self._stopping.is_set():
                 pause = MODEL_PAUSE_S if isinstance(error, ModelUnavailableError) else PAUSE_S
                 log.error("the switch pauses for %.0f s: %s", pause, error.message)
                 self.trouble = error.message
-                self._wake.wait(pause)
-                self._wake.clear()
+                self._wait(pause)
+
+    def _wait(self, seconds: float) -> None:
+        """Until it is time to try again, or somebody asks for it."""
+        if not self._stopping.is_set():
+            self._wake.wait(seconds)
+            self._wake.clear()
 
     def _try(self) -> None:
+        self._shop.check_pause()
         if self._successor is None:
             self._successor = self._begin()
         self._state, self.trouble = "building", None
@@ -267,7 +279,14 @@ class Switch:
         if self.course is Course.EMBED and self._embedder is not None:
             reembedder = Reembedder(self._shop.decoder, self._embedder, self._stopping)
         active = self._shop.room.current.store
-        successor = Successor(active, self._store, self._shop.ledger, reembedder, self._stopping)
+        successor = Successor(
+            active,
+            self._store,
+            self._shop.ledger,
+            reembedder,
+            self._stopping,
+            check_pause=self._shop.check_pause,
+        )
         self._shop.indexer.listen(successor.note)
         return successor
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from imagedbd.errors import UsageError
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RowsAsJson = Annotated[bool, typer.Option("--json", help="Print a JSON list.")]
 JsonLines = Annotated[bool, typer.Option("--jsonl", help="Print JSON, one object a line.")]
@@ -36,4 +38,21 @@ WaitForSwitch = Annotated[
     bool, typer.Option("--wait", help="Return when the new index answers, not when it is begun.")
 ]
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
 PictureFile = Annotated[str, typer.Argument(metavar="FILE", help="A picture.")]
+
+
+def seconds(name: str, text: str | None) -> float | None:
+    """The value of an option that is a duration, such as ``90``, ``2m`` or ``1h``.
+
+    :raises UsageError: it is none.
+    """
+    from imagedbd.config import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}.") from error

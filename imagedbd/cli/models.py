@@ -129,7 +129,7 @@ def rollback(context: typer.Context) -> None:
 @app.command(epilog=examples("imagedb model remove", "imagedb model remove --yes"))
 def remove(
     context: typer.Context,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: flags.Yes = False,
 ) -> None:
     """Delete the index that is kept to go back to.
 

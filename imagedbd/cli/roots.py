@@ -47,7 +47,7 @@ def add(context: typer.Context, folders: _Folders) -> None:
 def remove(
     context: typer.Context,
     folders: _Folders,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: flags.Yes = False,
 ) -> None:
     """Watch these folders no longer, and forget their pictures.
 

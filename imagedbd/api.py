@@ -129,6 +129,7 @@ class SearchBody(_Body):
     camera: AnyText | None = Field(default=None, description="part of the camera's make or model")
     near: Place | None = None
     limit: int = Field(default=10, ge=1, le=10_000)
+    offset: int = Field(default=0, ge=0, le=100_000, description="how many of the first hits to leave out")
     min_score: float | None = Field(default=None, ge=-1, le=1)
     sort: Literal["score", "date"] = "score"
     weights: Weights = Weights()
@@ -349,6 +350,7 @@ def _query(body: SearchBody) -> Query:
             near=(body.near.lat, body.near.lon, body.near.km) if body.near else None,
         ),
         limit=body.limit,
+        offset=body.offset,
         min_score=body.min_score,
         sort=SortOrder(body.sort),
         weights=(body.weights.likeness, body.weights.words),

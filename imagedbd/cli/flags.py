@@ -19,6 +19,10 @@ NulPaths = Annotated[
 Limit = Annotated[
     int, typer.Option("-n", "--limit", metavar="N", min=1, max=10_000, help="How many, at most.")
 ]
+Offset = Annotated[
+    int,
+    typer.Option("--offset", metavar="N", min=0, max=100_000, help="Leave the first N out: the next page."),
+]
 MinScore = Annotated[
     float | None,
     typer.Option(

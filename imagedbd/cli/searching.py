@@ -27,6 +27,7 @@ app = typer.Typer()
         "imagedb search '2:dog + ./pool.jpg - snow'",
         "imagedb search harbour --weights 1,3",
         "imagedb search --text 'Nikon lisbon' --after 2024-05",
+        "imagedb search --camera nikon --sort date --offset 10",
         "imagedb search beach --not people --where 'iso < 400 AND width > 1024'",
         "imagedb search --near 38.71,-9.14,25 -n 1000 -0 | xargs -0 cp -t ~/Lisbon",
         "curl -s https://example.org/cat.jpg | imagedb search --image -",
@@ -88,10 +89,15 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
         typer.Option("--near", metavar="LAT,LON[,KM]", help="Taken within KM kilometres of a place (10)."),
     ] = None,
     limit: flags.Limit = 10,
+    offset: flags.Offset = 0,
     min_score: flags.MinScore = None,
     sort: Annotated[
         str,
-        typer.Option("--sort", metavar="score|date", help="Order of what was found; date is newest first."),
+        typer.Option(
+            "--sort",
+            metavar="score|date",
+            help="Order of what was found; date is newest first, those without one last.",
+        ),
     ] = "score",
     as_json: flags.RowsAsJson = False,
     jsonl: flags.JsonLines = False,
@@ -126,11 +132,22 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
         output.note("--weights changes nothing here: there are not both likeness and words to weigh.")
     target = target_of(context)
     answer = target.client.search(
-        terms, text=words, limit=limit, min_score=min_score, sort=sort, weights=balance, **narrowing
+        terms,
+        text=words,
+        limit=limit,
+        offset=offset or None,
+        min_score=min_score,
+        sort=sort,
+        weights=balance,
+        **narrowing,
     )
-    _answer(target, answer, form)
+    _answer(target, answer, form, offset=offset)
     if not terms and len(answer["hits"]) == limit:
-        output.note(f"These are the first {limit}; there may be more: -n sets how many, at most.")
+        which = f"the first {limit}" if not offset else f"{offset + 1} to {offset + limit}"
+        output.note(
+            f"These are {which}; there may be more: -n sets how many, at most, and "
+            f"--offset {offset + limit} goes on from here."
+        )
 
 
 @app.command(
@@ -142,6 +159,7 @@ def similar(  # noqa: PLR0917 - as above
     where: flags.Where = None,
     folders: flags.Folders = None,
     limit: flags.Limit = 10,
+    offset: flags.Offset = 0,
     min_score: flags.MinScore = None,
     as_json: flags.RowsAsJson = False,
     jsonl: flags.JsonLines = False,
@@ -153,14 +171,14 @@ def similar(  # noqa: PLR0917 - as above
     target = target_of(context)
     answer = target.client.search(
         [{"path": file}],
-        limit=min(limit + 1, 10_000),
+        limit=min(offset + limit + 1, 10_000),
         min_score=min_score,
         **query.conditions(where=where, folders=folders or ()),
     )
     own = query.real_path(file)
-    others = [hit for hit in answer["hits"] if hit["path"] != own][:limit]
-    answer["hits"] = [{**hit, "rank": rank} for rank, hit in enumerate(others, start=1)]
-    _answer(target, answer, form)
+    others = [hit for hit in answer["hits"] if hit["path"] != own][offset : offset + limit]
+    answer["hits"] = [{**hit, "rank": rank} for rank, hit in enumerate(others, start=offset + 1)]
+    _answer(target, answer, form, offset=offset)
 
 
 @app.command(epilog=examples("imagedb show holiday.jpg", "imagedb show holiday.jpg --json"))
@@ -221,7 +239,7 @@ _EXAMPLES = """Try, for example:
   imagedb search --where 'iso >= 800' a condition; `imagedb search --help` has them all"""
 
 
-def _answer(target: Target, answer: Mapping[str, Any], form: Form) -> None:
+def _answer(target: Target, answer: Mapping[str, Any], form: Form, *, offset: int) -> None:
     hits: Sequence[Mapping[str, Any]] = answer["hits"]
     if form is not Form.TABLE:
         output.write_rows(hits, form)
@@ -230,6 +248,8 @@ def _answer(target: Target, answer: Mapping[str, Any], form: Form) -> None:
     sys.stdout.flush()
     for remark in answer.get("notes", ()):
         output.note(output.printable(remark))
+    if not hits and offset:
+        raise NothingMatchedError(f"There are no more than {offset} such pictures.")
     if not hits:
         raise NothingMatchedError(_why_nothing(target))
     if form is Form.TABLE and sys.stderr.isatty() and sys.stdout.isatty():

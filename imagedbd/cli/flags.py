@@ -16,6 +16,23 @@ NulPaths = Annotated[
     bool, typer.Option("-0", "--null", help="Print paths ended by NUL: safe for every name, for `xargs -0`.")
 ]
 
+Preview = Annotated[
+    bool, typer.Option("--preview", help="Show the pictures in the terminal, as well as it can.")
+]
+Open = Annotated[bool, typer.Option("--open", help="Open them in the desktop's viewer (xdg-open).")]
+Sheet = Annotated[
+    str | None,
+    typer.Option("--sheet", metavar="FILE.html", help="Write a contact sheet, one file with thumbnails."),
+]
+LinkTo = Annotated[
+    str | None,
+    typer.Option("--link-to", metavar="DIR", help="Fill a folder with links to them; nothing is replaced."),
+]
+Exec = Annotated[
+    str | None,
+    typer.Option("--exec", metavar="CMD", help="Run a command for each, with {} for its path."),
+]
+
 Limit = Annotated[
     int, typer.Option("-n", "--limit", metavar="N", min=1, max=10_000, help="How many, at most.")
 ]

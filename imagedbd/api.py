@@ -12,7 +12,8 @@ import html
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from anyio import CapacityLimiter, to_thread
@@ -24,11 +25,13 @@ from starlette.exceptions import HTTPException
 
 from imagedbd import __version__, errors
 from imagedbd.datatypes import MAX_WEIGHT, PictureTerm, PromptTerm, Query, Signature, SortOrder
+from imagedbd.dupes import Tier
 from imagedbd.search import conditions_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from imagedbd.dupes import Hunt
     from imagedbd.library import Library
 
 MAX_BODY = 256 << 20
@@ -39,6 +42,8 @@ MAX_TEXT = 10_000
 SEARCHES = 32
 """Searches at the same time; the others wait, and leave threads for everything that is quick."""
 WAIT_LOOK_S = 0.2
+STEP_S = 0.3
+"""How often a long answer says how far it is."""
 
 HTTP_STATUS: dict[type[errors.ImagedbError], int] = {
     errors.PictureNeededError: 409,
@@ -169,6 +174,11 @@ class ReindexBody(_Body):
     force: bool = Field(default=False, description="put them through the model again, too")
 
 
+class DupesBody(_Body):
+    under: list[AnyPath] = Field(default=[], max_length=100, description="folders, any of them")
+    tiers: list[Tier] = Field(default=list(Tier), min_length=1, max_length=len(Tier))
+
+
 class RetryBody(_Body):
     paths: list[AnyPath] | None = Field(default=None, max_length=100_000)
 
@@ -241,6 +251,19 @@ def _add_reading(app: FastAPI, library: Library) -> None:
     def failures() -> StreamingResponse:
         """Every file that could not be indexed, a JSON object a line: ``path``, ``reason``, ``attempts``."""
         return StreamingResponse(_lines(library.failures()), media_type="application/x-ndjson")
+
+    hunts = CapacityLimiter(1)
+
+    @app.post("/dupes", response_class=StreamingResponse)
+    async def dupes(body: DupesBody) -> StreamingResponse:
+        """Pictures that are there more than once, a JSON object a line.
+
+        While it is looked for them, lines of ``step``, ``done`` and ``total``; then one of ``tier`` and
+        ``pictures`` for each group, and a last one of ``looked_at``, ``unseen`` and ``bare``; or one of
+        ``error``.
+        """
+        hunt = library.hunt(conditions_of(under=body.under), body.tiers)
+        return StreamingResponse(_hunting(hunt, hunts), media_type="application/x-ndjson")
 
     @app.get("/roots")
     def roots() -> list[dict[str, Any]]:
@@ -370,6 +393,28 @@ def _term(term: Prompt | Picture) -> PromptTerm | PictureTerm:
         raise errors.UsageError(f"The picture's data is not base64: {error}.") from error
     signature = Signature(**term.stat.model_dump()) if term.stat else None
     return PictureTerm(term.path, signature, data, term.weight)
+
+
+async def _hunting(hunt: Hunt, limiter: CapacityLimiter) -> AsyncIterator[bytes]:
+    run = asyncio.ensure_future(to_thread.run_sync(hunt.run, limiter=limiter, abandon_on_cancel=True))
+    try:
+        while not run.done():
+            yield _line(asdict(hunt.step))
+            await asyncio.wait([run], timeout=STEP_S)
+        found = run.result()
+    except errors.ImagedbError as error:
+        yield _line(error_body(error))
+        return
+    finally:
+        hunt.stop()  # whoever asked may have gone
+        run.cancel()
+    for chunk in _lines(group.public() for group in found.groups):
+        yield chunk
+    yield _line({"looked_at": found.looked_at, "unseen": found.unseen, "bare": found.bare})
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return (json.dumps(row, separators=(",", ":")) + "\n").encode("ascii")
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:

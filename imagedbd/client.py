@@ -78,6 +78,14 @@ class Client:
     def failures(self) -> Iterator[dict[str, Any]]:
         return self._rows("/failures")
 
+    def dupes(self, under: Sequence[str] = (), tiers: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """The lines of ``POST /dupes``: how far it is, groups, and the end; an error is raised."""
+        body = {"under": list(under), **({"tiers": list(tiers)} if tiers else {})}
+        for row in self._rows("/dupes", body):
+            if "error" in row:
+                raise _described(row["error"])
+            yield row
+
     def show(self, path: str) -> dict[str, Any]:
         return self._object("POST", "/show", {"path": path})
 
@@ -135,8 +143,8 @@ class Client:
             raise ProtocolError(f"The daemon answered {path} with something else than an object.")
         return answer
 
-    def _rows(self, path: str) -> Iterator[dict[str, Any]]:
-        with self._request("GET", path, None) as response:
+    def _rows(self, path: str, body: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        with self._request("GET" if body is None else "POST", path, body) as response:
             try:
                 for line in response:
                     yield json.loads(line)
@@ -180,18 +188,21 @@ class Client:
         if not isinstance(described, dict):
             hint = self._version_hint() or " Its log says more."
             return ProtocolError(f"The daemon answered with HTTP status {status}.{hint}")
-        message = str(described.get("message", ""))
-        kind = ERRORS_BY_NAME.get(str(described.get("name")), ImagedbError)
-        if kind is ExpressionError:
-            return ExpressionError(
-                message, position=int(described["position"]), expression=str(described["expression"])
-            )
-        return kind(message)
+        return _described(described)
 
     def _version_hint(self) -> str:
         if self.daemon_version in {None, __version__}:
             return ""
         return f" It is version {self.daemon_version}, this command {__version__}: restart the daemon."
+
+
+def _described(error: Mapping[str, Any]) -> ImagedbError:
+    """The error that the daemon met, made again from what it tells of it."""
+    message = str(error.get("message", ""))
+    kind = ERRORS_BY_NAME.get(str(error.get("name")), ImagedbError)
+    if kind is ExpressionError:
+        return ExpressionError(message, position=int(error["position"]), expression=str(error["expression"]))
+    return kind(message)
 
 
 def _decode(text: bytes) -> Any:

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -21,6 +21,7 @@ from imagedbd.config import parse_model
 from imagedbd.datatypes import Limits, ModelState, PictureState, Query, RootState
 from imagedbd.decoder import Decoder
 from imagedbd.differences import Difference, differences
+from imagedbd.dupes import Hunt, Tier
 from imagedbd.embedder import EmbedderProcess
 from imagedbd.engine import Engine, EngineRoom
 from imagedbd.errors import (
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from imagedbd.config import Settings
-    from imagedbd.datatypes import LedgerEntry, ModelInfo, RootStatus, Store
+    from imagedbd.datatypes import Condition, LedgerEntry, ModelInfo, RootStatus, Store
     from imagedbd.switcher import Accepted
 
 log = logging.getLogger(__name__)
@@ -331,6 +332,10 @@ class Library:
     def wait(self, timeout: float | None) -> Wait:
         """Scan, and find out when every change made before the call is searchable; see :class:`Wait`."""
         return Wait(self, self._scanner, self._queue, timeout)
+
+    def hunt(self, condition: Condition | None, tiers: Iterable[Tier]) -> Hunt:
+        """A look for duplicates, to be run; see :class:`imagedbd.dupes.Hunt`."""
+        return Hunt(self._store_in_use, self._decoder, condition, tiers)
 
     def retry(self, paths: list[str] | None) -> list[str]:
         """Queue failed files again; returns those that had failed."""

@@ -27,6 +27,7 @@ from imagedbd import __version__, errors
 from imagedbd.datatypes import MAX_WEIGHT, PictureTerm, PromptTerm, Query, Signature, SortOrder
 from imagedbd.dupes import Tier
 from imagedbd.search import conditions_of
+from imagedbd.stillness import LONGEST_S
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -174,6 +175,10 @@ class ReindexBody(_Body):
     force: bool = Field(default=False, description="put them through the model again, too")
 
 
+class ExportBody(_Body):
+    vectors: bool = True
+
+
 class DupesBody(_Body):
     under: list[AnyPath] = Field(default=[], max_length=100, description="folders, any of them")
     tiers: list[Tier] = Field(default=list(Tier), min_length=1, max_length=len(Tier))
@@ -236,6 +241,13 @@ def _add_reading(app: FastAPI, library: Library) -> None:
     def pictures() -> StreamingResponse:
         """Every indexed picture, one JSON object a line: ``path``, ``id``, ``content_hash``, ``state``."""
         return StreamingResponse(_lines(library.pictures()), media_type="application/x-ndjson")
+
+    @app.post("/export", response_class=StreamingResponse)
+    def export(body: ExportBody) -> StreamingResponse:
+        """Every record, one JSON object a line, its vector in base64 (little-endian float32)."""
+        return StreamingResponse(
+            _lines(library.export(vectors=body.vectors)), media_type="application/x-ndjson"
+        )
 
     @app.post("/show")
     def show(body: PathBody) -> dict[str, Any]:
@@ -309,6 +321,14 @@ def _add_pausing(app: FastAPI, library: Library) -> None:
     def pause(body: PauseBody) -> dict[str, Any]:
         """Index nothing for a while; searching goes on. It outlives a restart."""
         return library.pause(body.seconds)
+
+    @app.post("/backup", response_class=StreamingResponse)
+    async def backup() -> StreamingResponse:
+        """Write nothing until the caller hangs up, so that the index can be copied.
+
+        One line tells where it is, as soon as everything is still; or it has an ``error``.
+        """
+        return StreamingResponse(_holding_still(library), media_type="application/x-ndjson")
 
     @app.post("/resume")
     def resume() -> dict[str, Any]:
@@ -411,6 +431,19 @@ async def _hunting(hunt: Hunt, limiter: CapacityLimiter) -> AsyncIterator[bytes]
     for chunk in _lines(group.public() for group in found.groups):
         yield chunk
     yield _line({"looked_at": found.looked_at, "unseen": found.unseen, "bare": found.bare})
+
+
+async def _holding_still(library: Library) -> AsyncIterator[bytes]:
+    still = library.hold_still()
+    try:
+        while not still.poll():  # noqa: ASYNC110 - a thread of the indexer says so, and knows no loop
+            await asyncio.sleep(WAIT_LOOK_S)
+        yield _line(await to_thread.run_sync(library.backup_source))
+        await asyncio.sleep(LONGEST_S)
+    except errors.ImagedbError as error:
+        yield _line(error_body(error))
+    finally:  # the caller has hung up
+        still.release()
 
 
 def _line(row: dict[str, Any]) -> bytes:

@@ -6,9 +6,11 @@ import base64
 import http.client
 import json
 import os
+import select
 import socket
 import stat as stat_module
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from imagedbd import __version__
@@ -85,6 +87,22 @@ class Client:
             if "error" in row:
                 raise _described(row["error"])
             yield row
+
+    def export(self, *, vectors: bool = True) -> Iterator[dict[str, Any]]:
+        return self._rows("/export", {"vectors": vectors})
+
+    @contextmanager
+    def held_still(self) -> Iterator[tuple[dict[str, Any], Callable[[], bool]]]:
+        """Nothing is written to the index meanwhile.
+
+        :returns: where its parts are; and what says whether they are held still up to now.
+        """
+        with self._request("POST", "/backup", {}) as response:
+            told = _decode(response.readline())
+            if "error" in told:
+                raise _described(told["error"])
+            # The daemon says nothing more, until it hangs up.
+            yield told, lambda: not select.select([response], [], [], 0)[0]
 
     def show(self, path: str) -> dict[str, Any]:
         return self._object("POST", "/show", {"path": path})

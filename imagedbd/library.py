@@ -5,6 +5,7 @@ Building a :class:`Library` is the one place where rooms meet each other; closin
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import threading
@@ -16,6 +17,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from imagedbd import __version__
+from imagedbd.backups import Source
 from imagedbd.change_queue import ChangeQueue
 from imagedbd.config import parse_model
 from imagedbd.datatypes import Limits, ModelState, PictureState, Query, RootState
@@ -44,8 +46,10 @@ from imagedbd.rules import Rules
 from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
+from imagedbd.stillness import Stillness
 from imagedbd.stores import open_store
 from imagedbd.stores.salvage import put_in_place
+from imagedbd.successor import pages
 from imagedbd.switch import Workshop
 from imagedbd.switcher import Switcher
 from imagedbd.watcher import Watcher
@@ -54,13 +58,14 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from imagedbd.config import Settings
-    from imagedbd.datatypes import Condition, LedgerEntry, ModelInfo, RootStatus, Store
+    from imagedbd.datatypes import Condition, LedgerEntry, ModelInfo, RootStatus, Store, Vector
     from imagedbd.switcher import Accepted
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 60.0
 """How long a request waits for what the indexer has in hand."""
+EXPORTED_AT_ONCE: Final = 1_000
 LIVE_SETTINGS: Final = frozenset({"roots", "ignore"})
 """Settings that a reload applies at once."""
 SWITCHED_SETTINGS: Final = frozenset({"store", "store_uri", "storage_options", "model", "named"})
@@ -292,6 +297,37 @@ class Library:
                     "content_hash": entry.content_hash,
                     "state": entry.state,
                 }
+
+    def export(self, *, vectors: bool) -> Iterator[dict[str, Any]]:
+        """Every own record, with its vector as little-endian float32 in base64, ordered by path."""
+        # By way of the ledger, which reads in pages: a slow reader holds no store open.
+        ids = (entry.id for entry in self._ledger.under("/") if entry.id)
+        for page in pages(ids, EXPORTED_AT_ONCE):
+            with self._room.reading() as engine:
+                found = {picture.record.id: picture for picture in engine.store.get(page)}
+            for key in page:
+                if picture := found.get(key):
+                    data = None if picture.vector is None or not vectors else _base64(picture.vector)
+                    yield {**picture.record.public(), "vector": data}
+
+    def hold_still(self) -> Stillness:
+        """A while in which nothing is written, for a copy of :meth:`backup_source`."""
+        return Stillness(self._indexer, lambda: self._closing)
+
+    def backup_source(self) -> dict[str, Any]:
+        """Where everything is that a backup holds, while it is held still."""
+        counts = self._ledger.counts()
+        active = self._switcher.active
+        return asdict(
+            Source(
+                data_dir=self._settings.data_dir,
+                ledger=self._ledger.file,
+                config_file=self._settings.config_file,
+                active=self._generations.current.active,
+                model=active.model,
+                pictures=counts[PictureState.INDEXED] + counts[PictureState.WAITING],
+            )
+        )
 
     def failures(self) -> Iterator[dict[str, Any]]:
         for entry in self._ledger.failures():
@@ -692,6 +728,10 @@ def open_generation(settings: Settings, generation: Generation) -> Store:
         exclusive=not generation.is_remote,
         options=settings.storage_options if generation.is_remote else None,
     )
+
+
+def _base64(vector: Vector) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
 
 
 def _checked_model(spec: str) -> str:

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagedbd import __version__
-from imagedbd.cli import demo, doctor, duplicates, entry, models, roots, searching, steering, stores, watching
+from imagedbd.cli import (
+    demo,
+    doctor,
+    duplicates,
+    entry,
+    keeping,
+    models,
+    roots,
+    searching,
+    steering,
+    stores,
+    watching,
+)
 from imagedbd.cli.target import (  # noqa: TC001 - typer reads the annotations when it runs
     ConfigOption,
     DataDirOption,
@@ -31,7 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (searching, duplicates, watching, steering, roots, stores, models, doctor, demo):
+for group in (searching, duplicates, keeping, watching, steering, roots, stores, models, doctor, demo):
     app.add_typer(group.app)
 
 

@@ -210,6 +210,7 @@ def create_app(library: Library) -> ASGIApp:
     app.add_exception_handler(HTTPException, _http_response)
     app.add_exception_handler(Exception, _bug_response)
     _add_reading(app, library)
+    _add_long_readings(app, library)
     _add_steering(app, library)
     _add_pausing(app, library)
     _add_switching(app, library)
@@ -242,13 +243,6 @@ def _add_reading(app: FastAPI, library: Library) -> None:
         """Every indexed picture, one JSON object a line: ``path``, ``id``, ``content_hash``, ``state``."""
         return StreamingResponse(_lines(library.pictures()), media_type="application/x-ndjson")
 
-    @app.post("/export", response_class=StreamingResponse)
-    def export(body: ExportBody) -> StreamingResponse:
-        """Every record, one JSON object a line, its vector in base64 (little-endian float32)."""
-        return StreamingResponse(
-            _lines(library.export(vectors=body.vectors)), media_type="application/x-ndjson"
-        )
-
     @app.post("/show")
     def show(body: PathBody) -> dict[str, Any]:
         """The whole record of one picture."""
@@ -264,6 +258,24 @@ def _add_reading(app: FastAPI, library: Library) -> None:
         """Every file that could not be indexed, a JSON object a line: ``path``, ``reason``, ``attempts``."""
         return StreamingResponse(_lines(library.failures()), media_type="application/x-ndjson")
 
+    @app.get("/names")
+    def names() -> dict[str, Any]:
+        """Names for completion: ``cameras`` of the index and ``models`` that there are, lately."""
+        return library.names()
+
+    @app.get("/roots")
+    def roots() -> list[dict[str, Any]]:
+        return library.roots()
+
+
+def _add_long_readings(app: FastAPI, library: Library) -> None:
+    @app.post("/export", response_class=StreamingResponse)
+    def export(body: ExportBody) -> StreamingResponse:
+        """Every record, one JSON object a line, its vector in base64 (little-endian float32)."""
+        return StreamingResponse(
+            _lines(library.export(vectors=body.vectors)), media_type="application/x-ndjson"
+        )
+
     hunts = CapacityLimiter(1)
 
     @app.post("/dupes", response_class=StreamingResponse)
@@ -276,10 +288,6 @@ def _add_reading(app: FastAPI, library: Library) -> None:
         """
         hunt = library.hunt(conditions_of(under=body.under), body.tiers)
         return StreamingResponse(_hunting(hunt, hunts), media_type="application/x-ndjson")
-
-    @app.get("/roots")
-    def roots() -> list[dict[str, Any]]:
-        return library.roots()
 
 
 def _add_steering(app: FastAPI, library: Library) -> None:

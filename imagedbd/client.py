@@ -104,6 +104,9 @@ class Client:
             # The daemon says nothing more, until it hangs up.
             yield told, lambda: not select.select([response], [], [], 0)[0]
 
+    def names(self) -> dict[str, Any]:
+        return self._object("GET", "/names")
+
     def show(self, path: str) -> dict[str, Any]:
         return self._object("POST", "/show", {"path": path})
 

@@ -39,6 +39,7 @@ from imagedbd.errors import (
 from imagedbd.generations import Generation, GenerationsFile, generations_of, owner_of
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
+from imagedbd.names import Names
 from imagedbd.pausing import Pause
 from imagedbd.reconcile import reconcile
 from imagedbd.roots import RootGuard
@@ -125,6 +126,7 @@ class Library:
         self._closers.callback(self._scanner.stop)
         self._watcher = Watcher(self._rules, self._queue, self._on_doubt)
         self._closers.callback(self._watcher.stop)
+        self._names = Names(self._store_in_use)
         self._switcher = Switcher(self._workshop(), lambda: self._settings)
         self._closers.callback(self._switcher.close)
         self._scrubber = Scrubber(self._store_in_use, lambda store: store is self._room.current.store)
@@ -283,6 +285,10 @@ class Library:
             "data_dir": self._settings.data_dir,
             "socket": self._settings.socket,
         }
+
+    def names(self) -> dict[str, list[str]]:
+        """What people type and shells complete; see :class:`imagedbd.names.Names`."""
+        return {"cameras": self._names.cameras(), "models": self._names.models()}
 
     def roots(self) -> list[dict[str, Any]]:
         return [asdict(root) for root in self._roots_status()]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from imagedbd.cli import flags, output, progress, query, tables
+from imagedbd.cli import completion, flags, output, progress, query, tables
 from imagedbd.cli.entry import examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.target import target_of
@@ -35,7 +35,12 @@ def dupes(
     context: typer.Context,
     tiers: Annotated[
         list[str] | None,
-        typer.Option("--tier", metavar="identical|same|burst", help="This kind only. Repeatable."),
+        typer.Option(
+            "--tier",
+            metavar="identical|same|burst",
+            help="This kind only. Repeatable.",
+            autocompletion=completion.one_of(*_TIERS),
+        ),
     ] = None,
     folders: flags.Folders = None,
     as_json: flags.RowsAsJson = False,

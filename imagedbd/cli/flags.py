@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from imagedbd.cli import completion
 from imagedbd.errors import UsageError
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -48,11 +49,21 @@ MinScore = Annotated[
 ]
 Where = Annotated[
     str | None,
-    typer.Option("--where", metavar="EXPR", help='Only pictures that meet this, such as "width > 1024".'),
+    typer.Option(
+        "--where",
+        metavar="EXPR",
+        help='Only pictures that meet this, such as "width > 1024".',
+        autocompletion=completion.fields,
+    ),
 ]
 Folders = Annotated[
     list[str] | None,
-    typer.Option("--in", metavar="DIR", help="Only pictures in this folder or below. Repeatable."),
+    typer.Option(
+        "--in",
+        metavar="DIR",
+        help="Only pictures in this folder or below. Repeatable.",
+        autocompletion=completion.roots,
+    ),
 ]
 
 WaitForSwitch = Annotated[

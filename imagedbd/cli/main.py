@@ -8,11 +8,13 @@ import typer
 
 from imagedbd import __version__
 from imagedbd.cli import (
+    completion,
     demo,
     doctor,
     duplicates,
     entry,
     keeping,
+    manual,
     models,
     roots,
     searching,
@@ -43,7 +45,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (searching, duplicates, keeping, watching, steering, roots, stores, models, doctor, demo):
+for group in (
+    searching,
+    duplicates,
+    keeping,
+    watching,
+    steering,
+    roots,
+    stores,
+    models,
+    doctor,
+    demo,
+    completion,
+    manual,
+):
     app.add_typer(group.app)
 
 

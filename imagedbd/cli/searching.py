@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagedbd.cli import flags, output, query, showing, tables
+from imagedbd.cli import completion, flags, output, query, showing, tables
 from imagedbd.cli.entry import ExplainedUsageError, examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.target import Target, target_of
@@ -88,7 +88,13 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
         str | None, typer.Option("--before", metavar="DATE", help="Taken before this date.")
     ] = None,
     camera: Annotated[
-        str | None, typer.Option("--camera", metavar="TEXT", help="Part of the camera's make or model.")
+        str | None,
+        typer.Option(
+            "--camera",
+            metavar="TEXT",
+            help="Part of the camera's make or model.",
+            autocompletion=completion.cameras,
+        ),
     ] = None,
     near: Annotated[
         str | None,
@@ -103,6 +109,7 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
             "--sort",
             metavar="score|date",
             help="Order of what was found; date is newest first, those without one last.",
+            autocompletion=completion.one_of("score", "date"),
         ),
     ] = "score",
     as_json: flags.RowsAsJson = False,

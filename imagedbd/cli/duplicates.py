@@ -37,8 +37,8 @@ def dupes(
         list[str] | None,
         typer.Option(
             "--tier",
-            metavar="identical|same|burst",
-            help="This kind only. Repeatable.",
+            metavar="KIND",
+            help="Only identical, same or burst. Repeatable.",
             autocompletion=completion.one_of(*_TIERS),
         ),
     ] = None,

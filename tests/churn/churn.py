@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import random
 import shutil
 import signal
-import sqlite3
 import tempfile
-import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psutil
+from churn.aftermath import leftovers
+from churn.contents import Contents
+from churn.oracle import Oracle, compare
+from churn.world import PATTERNS, Hands, World
 from machine import Machine
 
-from churn.contents import Contents
-from churn.oracle import Expected, Oracle
-from churn.world import Hands, World
 from imagedbd.client import Client
-from imagedbd.errors import ImagedbError
 
-LOOKS: Final = 4
-"""How often it is asked in one run whether the index equals the folders; the last time after a clean stop too."""
-WORN_OUT: Final = ("crashed", "died", "hung")
-"""What reasons say of files that were in work each time that something was killed."""
+LOOK_EVERY: Final = 125
+"""Steps, from one look at whether the index equals the folders to the next."""
+HEARD_S: Final = 40.0
+"""How long the index may take to follow by events alone."""
+WORN_OUT: Final = ("crash", "died", "hung", "killed", "lost")
+"""Words in the reasons of files that were in work each time that something was killed."""
 
 
-class Drift(AssertionError):
+class DriftError(AssertionError):
     """The index is not what the folders say, or the daemon did what it must not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What differs from seed to seed before the first step."""
+    """What differs from seed to seed before the first step.
+
+    :param layout: one root, two, or one in another.
+    :param heard: whether the index must follow by events, without a scan that somebody asks for.
+    """
 
     store: str
     layout: str
     obedient: bool
     data_inside: bool
+    heard: bool
     settle: str
 
     @classmethod
@@ -52,13 +60,23 @@ class Shape:
             layout=rng.choice(("one", "two", "nested")),
             obedient=os.geteuid() == 0 and rng.random() < 0.6,
             data_inside=rng.random() < 0.2,
+            heard=rng.random() < 0.25,
             settle=rng.choice(("1s", "300ms")),
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of what was done, and the paths that it was done to."""
+
+    number: int
+    what: str
+    paths: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class Churn:
-    """:param steps: the numbers of the steps to take; those of a whole run, or fewer to find out which matter."""
+    """:param steps: the numbers of those to take: a whole run's, or fewer to find out which matter."""
 
     seed: int
     steps: Collection[int]
@@ -68,11 +86,21 @@ class Churn:
     machine: Machine = field(init=False)
     world: World = field(init=False)
     oracle: Oracle = field(init=False)
-    done: list[str] = field(default_factory=list)
+    watched: list[str] = field(init=False)
+    """The roots in the settings."""
+    globs: list[str] = field(default_factory=list)
+    done: list[Entry] = field(default_factory=list)
     proven: set[str] = field(default_factory=set)
     """Contents that were seen in the index: their vectors are never made again."""
+    proven_before: frozenset[str] = frozenset()
+    """Those of them that were when the daemon was started."""
     kills: int = 0
-    starting: threading.Thread | None = None
+    """Of anything, since the last look."""
+    embedder_kills: int = 0
+    """Since the daemon was started."""
+    paused: bool = False
+    starting: Future[None] | None = None
+    starter: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     def __post_init__(self) -> None:
         self.shape = Shape.of(self.seed)
@@ -80,9 +108,8 @@ class Churn:
         self.home = Path(tempfile.mkdtemp(prefix="churn-")).resolve()
         self.machine = Machine(self.home, self.checkpoint)
         photos, outside = self.machine.photos, self.home / "outside"
-        roots = [photos]
-        if self.shape.layout != "one":
-            roots.append(self.home / "other" if self.shape.layout == "two" else photos / "2024" / "inner")
+        inner = {"two": [self.home / "other"], "nested": [photos / "nest" / "inner"]}
+        roots = [photos, *inner.get(self.shape.layout, [])]
         for folder in (*roots, outside):
             folder.mkdir(parents=True, exist_ok=True)
         data = photos / "data" if self.shape.data_inside else self.home / "data"
@@ -92,26 +119,33 @@ class Churn:
             "IMAGEDBD_DECODERS": "2",
         }
         contents = Contents()
-        self.world = World([str(root) for root in roots], str(outside), str(data), contents, self.shape.obedient)
+        self.watched = [str(root) for root in roots]
+        self.world = World(
+            list(self.watched),
+            str(outside),
+            str(data),
+            contents,
+            harmless=os.geteuid() != 0,
+            heard=self.shape.heard,
+        )
         self.oracle = Oracle(contents, str(data), self.shape.obedient)
 
     def run(self) -> None:
-        """:raises Drift: with everything that is needed to find out why."""
+        """:raises DriftError: with everything that is needed to find out why."""
         try:
+            self._write_config()
             self._start()
-            looks = _evenly(sorted(self.steps), LOOKS)
-            for number in sorted(self.steps):
+            for count, number in enumerate(sorted(self.steps), start=1):
                 self._step(number)
-                if number in looks:
+                if count % LOOK_EVERY == 0 or count == len(self.steps):
                     self.look()
             self.look_at_what_stays()
         except Exception as error:
-            raise Drift(f"{error}\n{self._tell(error)}") from error
+            raise DriftError(f"{type(error).__name__}: {error}\n{self._tell()}") from error
 
     def close(self) -> None:
-        if self.starting is not None:
-            self.starting.join()
         self.machine.close()
+        self.starter.shutdown()
         shutil.rmtree(self.home)
 
     # Steps.
@@ -119,122 +153,273 @@ class Churn:
     def _step(self, number: int) -> None:
         rng = random.Random(f"{self.seed}/{number}")
         dice = rng.random()
-        if dice < 0.025:
-            self._disturb(rng, number)
+        if dice < 0.035:
+            disturbance = rng.choice(_DISTURBANCES)
+            self._log(number, f"*** {disturbance.__name__} {disturbance(self, rng) or ''}")
         elif dice < 0.10:
             time.sleep(rng.choice((0.01, 0.05, 0.1, 0.25, 0.5)))
+        elif dice < 0.105:
+            time.sleep(2.0)
         hands = Hands(self.world, rng, 10 * number)
         done = hands.act()
-        self._log(number, done)
+        self._log(number, done, *hands.touched)
 
-    def _disturb(self, rng: random.Random, number: int) -> None:
-        chosen = rng.choice(
-            ("kill daemon", "kill decoder", "kill decoder", "kill embedder", "kill embedder", "restart", "reload", "freeze", "start")
-        )
-        self._log(number, f"*** {chosen}")
-        process = self.machine.process
-        if process is None or self.starting is not None:
-            if chosen == "start" or rng.random() < 0.5:
-                self._await_start()
-                self._start()
-            return
-        if chosen == "kill daemon":
-            self._end(signal.SIGKILL)
-        elif chosen == "restart":
+    # Disturbances. Where the daemon is down or only starting, most of them do nothing.
+
+    def kill_daemon(self, _: random.Random) -> str | None:
+        if self.machine.process is None:
+            return self.start(_)
+        self._end(signal.SIGKILL)
+        return None
+
+    def start(self, _: random.Random) -> str:
+        self._start()
+        return "started"
+
+    def restart(self, _: random.Random) -> None:
+        self._await_start()
+        if self.machine.process is not None:
             self._end(signal.SIGTERM)
-            self._start()
-        elif chosen == "reload":
-            process.send_signal(signal.SIGHUP)
-        elif chosen == "freeze":
-            process.send_signal(signal.SIGSTOP)
-            time.sleep(0.2)
-            process.send_signal(signal.SIGCONT)
-        elif chosen.startswith("kill"):
-            self._kill_child(chosen.removeprefix("kill "), process.pid, rng)
+        self._start()
 
-    def _kill_child(self, kind: str, daemon: int, rng: random.Random) -> None:
-        children = psutil.Process(daemon).children(recursive=True)
+    def kill_decoder(self, rng: random.Random) -> str | None:
+        return self._kill_child("decoder", rng)
+
+    def kill_embedder(self, rng: random.Random) -> str | None:
+        self.embedder_kills += 1
+        return self._kill_child("embedder", rng)
+
+    def freeze(self, _: random.Random) -> None:
+        """Have events pile up."""
+        if self.machine.process is not None:
+            self.machine.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.2)
+            self.machine.process.send_signal(signal.SIGCONT)
+
+    def pause(self, _: random.Random) -> str | None:
+        return self._tell_daemon("resume" if self.paused else "pause")
+
+    def ignore_glob(self, rng: random.Random) -> str:
+        """Other patterns in the settings, and a signal."""
+        self.globs = rng.sample(PATTERNS[:2], rng.randrange(2))
+        self._await_start()
+        self._write_config()
+        if self.machine.process is not None:
+            self.machine.process.send_signal(signal.SIGHUP)
+        return str(self.globs)
+
+    def change_roots(self, rng: random.Random) -> str:
+        root = rng.choice(self.world.roots)
+        if not os.path.isdir(root) or self.watched == [root]:
+            return "not possible"
+        self._await_start()
+        if root in self.watched:
+            self.watched.remove(root)
+            words = ["remove", "--yes", root]
+        else:
+            self.watched.append(root)
+            words = ["add", root]
+        done = self.machine.run("root", *words)
+        _check(done.returncode == 0, f"root {words}: {done.returncode} {done.stderr.decode()}")
+        return str(words)
+
+    def take_root_away(self, rng: random.Random) -> str:
+        root = rng.choice(self.world.roots)
+        if self.world.away:
+            self.world.bring_back()
+            return "it is back"
+        if self.world.private.startswith(f"{root}/") or not os.path.isdir(root):
+            return "not possible"
+        self.world.take_away(root)
+        return root
+
+    def make_root_again(self, rng: random.Random) -> str:
+        root = rng.choice(self.world.roots)
+        if self.world.private.startswith(f"{root}/") or not os.path.isdir(root):
+            return "not possible"
+        self.world.make_again(root)
+        return root
+
+    def _kill_child(self, kind: str, rng: random.Random) -> str | None:
+        if self.machine.process is None:
+            return "not possible"
+        children = psutil.Process(self.machine.process.pid).children(recursive=True)
         chosen = [child for child in children if kind in _kind_of(child)]
-        if chosen:
-            self.kills += 1
+        if not chosen:
+            return "none is there"
+        self.kills += 1
+        with contextlib.suppress(psutil.NoSuchProcess):
             rng.choice(chosen).kill()
+        return None
+
+    def _tell_daemon(self, word: str) -> str | None:
+        self._await_start()
+        if self.machine.process is None:
+            return "not possible"
+        done = self.machine.run(word)
+        _check(done.returncode == 0, f"{word}: {done.returncode} {done.stderr.decode()}")
+        self.paused = word == "pause"
+        return word
+
+    # The daemon.
 
     def _start(self) -> None:
         """Start the daemon; what comes next does not wait until it answers."""
         if self.machine.process is not None or self.starting is not None:
             return
-        self.world.seen = self.world.present() - self.proven
-
-        def start() -> None:
-            arguments = ("--store", self.shape.store)
-            roots = [Path(root) for root in self.world.roots]
-            self.machine.start(*arguments, roots=roots, obedient=self.shape.obedient)
-
-        self.starting = threading.Thread(target=start)
-        self.starting.start()
+        self.world.seen = self.world.present()
+        self.proven_before = frozenset(self.proven)
+        self.embedder_kills = 0
+        start = self.machine.start
+        obedient = self.shape.obedient
+        self.starting = self.starter.submit(start, "--store", self.shape.store, roots=[], obedient=obedient)
 
     def _await_start(self) -> None:
         if self.starting is not None:
-            self.starting.join()
+            self.starting.result()
             self.starting = None
 
     def _end(self, number: int) -> None:
-        self._await_start()
-        self._check_embeds()
-        self.kills += number == signal.SIGKILL
-        status = self.machine.stop(number)
-        _check(status == (0 if number == signal.SIGTERM else -9), f"the daemon ended with {status}")
-
-    # Looks.
-
-    def look(self) -> None:
-        """Wait, and compare the index with the folders."""
-        self.world.come_to_rest()
-        self._start()
-        self._await_start()
-        expected = self.oracle.look(self.world.roots)
-        self.world.seen.update(expected.either.values())
-        done = self.machine.run("wait", "--timeout", "60")
-        _check(done.returncode == 0, f"wait: {done.returncode} {done.stderr.decode()}")
-        rows = self.machine.json("list")
-        failures = {row["path"]: row["reason"] for row in self.client.failures()}
-        if self.kills > 1 and any(_worn_out(reason) for reason in failures.values()):
-            self.client.retry([path for path, reason in failures.items() if _worn_out(reason)])
-            self.machine.wait()
-            rows = self.machine.json("list")
-            failures = {row["path"]: row["reason"] for row in self.client.failures()}
-        _compare([(row["path"], row["content_hash"]) for row in rows], set(failures), expected)
-        _check(len({row["id"] for row in rows}) == len(rows), "two pictures have one id")
-        status = self.client.status()
-        counts = {status["indexed"], status["store"]["rows"], status["store"]["vectors"]}
-        _check(counts == {len(rows)}, f"counts differ: {status}")
-        self._check_embeds()
-        self.proven.update(row["content_hash"] for row in rows)
-        self.kills = 0
-        self._log(-1, f"=== looked: {len(rows)} pictures, {len(failures)} failures")
-
-    def _check_embeds(self) -> None:
-        if self.machine.process is None:
+        process = self.machine.process
+        assert process is not None
+        if number == signal.SIGKILL:
+            self.kills += 1
+            process.kill()
+            process.wait()
+            if self.starting is not None:
+                self.starting.exception()
+            self.starting = None
+            self.machine.process = None
             return
-        embedded = self.client.status()["embeds_total"]
-        news = self.world.seen - self.proven
-        _check(embedded <= len(news), f"{embedded} pictures were embedded for {len(news)} new contents")
+        self._await_start()
+        self._check_embeds()
+        status = self.machine.stop(number)
+        _check(status == 0, f"the daemon ended with {status}")
 
-    def look_at_what_stays(self) -> None:
-        """End the daemon and open what it leaves."""
-        self._end(signal.SIGTERM)
+    def _write_config(self) -> None:
+        # JSON's strings are TOML's, but for lone surrogates, which no root has.
+        lines = f"roots = {json.dumps(self.watched)}\nignore = {json.dumps(self.globs)}\n"
+        (self.home / "config.toml").write_text(lines)
 
     @property
     def client(self) -> Client:
         return Client(self.machine.environment["IMAGEDBD_SOCKET"])
 
-    def _log(self, number: int, what: str) -> None:
-        self.done.append(f"{number:4} {what}")
+    # Looks.
 
-    def _tell(self, error: Exception) -> str:
-        steps = "\n".join(self.done[-80:])
+    def look(self) -> None:
+        """Compare the index with the folders, now that they are at rest."""
+        number = self.done[-1].number
+        self.world.come_to_rest(random.Random(f"{self.seed}/{number} rest"), 10 * number + 5)
+        self._start()
+        self._await_start()
+        if self.paused:
+            self._tell_daemon("resume")
+        # The signal may be on its way still; this returns when the settings count.
+        self.client.reload()
+        if self.shape.heard:
+            self._wait_for_events()
+        done = self.machine.run("wait", "--timeout", "60")
+        _check(done.returncode == 0, f"wait: {done.returncode} {done.stderr.decode()}")
+        faults = self._faults()
+        if faults and self._retry_worn_out():
+            faults = self._faults()
+        if faults:
+            raise AssertionError(self._describe(faults))
+        self._check_counts()
+        self.kills = 0
+        self._log(number, f"=== {len(self.proven)} contents in the index so far")
+
+    def _wait_for_events(self) -> None:
+        deadline = time.monotonic() + HEARD_S
+        while faults := self._faults():
+            if time.monotonic() > deadline:
+                if not self._retry_worn_out():
+                    raise AssertionError(f"nobody heard\n{self._describe(faults)}")
+                return
+            time.sleep(0.3)
+
+    def _faults(self) -> dict[str, str]:
+        """Path → what is wrong with it."""
+        expected = self.oracle.look(self.watched, self.globs)
+        self.world.seen.update(expected.either.values())
+        rows = [(row["path"], row["content_hash"]) for row in self.machine.json("list")]
+        failures = {row["path"]: row["reason"] for row in self.client.failures()}
+        return compare(rows, failures, expected)
+
+    def _retry_worn_out(self) -> bool:
+        """Who was killed over a file twice must not believe in it; it is tried again when somebody asks."""
+        reasons = {row["path"]: row["reason"] for row in self.client.failures()}
+        paths = [path for path, reason in reasons.items() if any(word in reason for word in WORN_OUT)]
+        if self.kills < 2 or not paths:
+            return False
+        self._log(self.done[-1].number, f"=== retried: {[reasons[path] for path in paths]}", *paths)
+        self.client.retry(paths)
+        self.machine.wait()
+        return True
+
+    def _check_counts(self) -> None:
+        rows = self.machine.json("list")
+        _check(len({row["id"] for row in rows}) == len(rows), "two pictures have one id")
+        status = self.client.status()
+        counts = {status["indexed"], status["store"]["rows"], status["store"]["vectors"]}
+        _check(counts == {len(rows)}, f"counts differ: {len(rows)} in the list, {status}")
+        self._check_embeds()
+        self.proven.update(row["content_hash"] for row in rows)
+
+    def _check_embeds(self) -> None:
+        """The model sees each content once at most. Black pictures tell whether it fails on all."""
+        embedded = self.client.status()["embeds_total"]
+        news = len(self.world.seen - self.proven_before) + self.embedder_kills
+        _check(embedded <= news, f"{embedded} pictures were embedded for {news} new contents")
+
+    def look_at_what_stays(self) -> None:
+        """End the daemon and open what it leaves."""
+        self._end(signal.SIGTERM)
+        expected = self.oracle.look(self.watched, self.globs)
+        faults = leftovers(self.world.private, self.shape.store, expected, self.world.contents)
+        _check(not faults, "\n".join(faults))
+
+    # Telling.
+
+    def _log(self, number: int, what: str, *paths: str) -> None:
+        self.done.append(Entry(number, what, paths))
+
+    def _describe(self, faults: dict[str, str]) -> str:
+        time.sleep(3.0)
+        self.machine.run("wait", "--timeout", "60")
+        later = self._faults()
+        lines = []
+        for path, fault in list(faults.items())[:5]:
+            lines.append(f"{path!r} {fault}; {'still so' if path in later else 'right'} after another wait")
+            lines.append(f"  why: {self.client.why(path) if path.startswith('/') else ''}")
+            lines += [f"  {self._line(entry)}" for entry in self.done if _concerns(entry, path)]
+        return "\n".join([f"{len(faults)} faults", *lines])
+
+    def _line(self, entry: Entry) -> str:
+        paths = " → ".join(repr(os.path.relpath(path, self.home)) for path in entry.paths)
+        return f"{entry.number:4} {entry.what} {paths}".replace("x" * 251, "x…").replace("y" * 200, "y…")
+
+    def _tell(self) -> str:
+        steps = "\n".join(self._line(entry) for entry in self.done[-40:])
         log = "\n".join(self.machine.log().splitlines()[-60:])
-        return f"seed {self.seed} {self.shape}\n{steps}\n--- log\n{log}"
+        count = len(self.steps)
+        variables = f"IMAGEDBD_CHURN_BASE={self.seed} IMAGEDBD_CHURN_SEEDS=1 IMAGEDBD_CHURN_STEPS={count}"
+        return (
+            f"seed {self.seed} {self.shape} in {self.home}\n"
+            f"--- the last steps\n{steps}\n--- the daemon's log\n{log}\n"
+            f"again: {variables} pytest -n0 tests/churn\n"
+            f"which steps matter: PYTHONPATH=tests python -m churn.shrink {self.seed} {count}"
+        )
+
+
+_DISTURBANCES: Final[tuple[Callable[[Churn, random.Random], str | None], ...]] = (
+    *(Churn.kill_daemon, Churn.start, Churn.start, Churn.restart),
+    *(Churn.kill_decoder, Churn.kill_decoder, Churn.kill_embedder, Churn.kill_embedder),
+    *(Churn.freeze, Churn.ignore_glob, Churn.change_roots),
+    *(Churn.take_root_away, Churn.take_root_away, Churn.make_root_again),
+    *((Churn.pause, Churn.pause) if hasattr(Client, "pause") else ()),
+)
 
 
 def _kind_of(process: psutil.Process) -> str:
@@ -244,40 +429,13 @@ def _kind_of(process: psutil.Process) -> str:
         return ""
     if "embedder_worker" in words:
         return "embedder"
-    return "decoder" if "forkserver" in words else ""
+    return "decoder" if "forkserver" in words or "decoder" in words or "worker" in words else ""
 
 
-def _worn_out(reason: str) -> bool:
-    return any(word in reason for word in WORN_OUT)
+def _concerns(entry: Entry, path: str) -> bool:
+    return any(f"{path}/".startswith(f"{other}/") or other.startswith(f"{path}/") for other in entry.paths)
 
 
 def _check(holds: bool, otherwise: str) -> None:
     if not holds:
         raise AssertionError(otherwise)
-
-
-def _compare(rows: list[tuple[str, str]], failed: set[str], expected: Expected) -> None:
-    faults = []
-    listed = dict(rows)
-    if len(listed) != len(rows):
-        faults.append("a path is listed twice")
-    for path, content in expected.pictures.items():
-        if listed.get(path) != content:
-            faults.append(f"{path!r} should have {content[:8]}, has {listed.get(path)}, failed: {path in failed}")
-    for path, content in expected.either.items():
-        if listed.get(path) != content and path not in failed:
-            faults.append(f"{path!r} should have {content[:8]} or be failed, has {listed.get(path)}")
-    for path in expected.failed - failed:
-        faults.append(f"{path!r} should be failed, has {listed.get(path)}")
-    for path in listed.keys() - expected.pictures.keys() - expected.either.keys():
-        faults.append(f"{path!r} should not be listed, has {listed[path][:8]}")
-    for path in failed - expected.failed - expected.either.keys() - expected.pictures.keys():
-        faults.append(f"{path!r} should not be failed")
-    for path in failed & listed.keys():
-        faults.append(f"{path!r} is both")
-    if faults:
-        raise AssertionError("\n".join(faults))
-
-
-def _evenly(steps: list[int], looks: int) -> set[int]:
-    return {steps[(index + 1) * len(steps) // looks - 1] for index in range(looks)} if steps else set()

@@ -13,7 +13,7 @@ SIDE = 24
 
 
 class Contents:
-    """Makes contents, and knows each that was ever made by its hash: then a file tells what it must become."""
+    """Makes contents, and knows each by its hash: so a file tells what must become of it."""
 
     def __init__(self) -> None:
         self.good: dict[str, bytes] = {}

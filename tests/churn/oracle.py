@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat as stat_module
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from churn.contents import Contents
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .gif .webp .avif .jp2 .j2k .tif .tiff .bmp .dib .pbm .pgm .ppm .pnm".split()
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".gif", ".webp", ".avif", ".jp2", ".j2k"),
+        *(".tif", ".tiff", ".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm"),
+    }
 )
 IGNORE_FILE = ".imagedbignore"
 
@@ -100,7 +104,7 @@ class Oracle:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """Lines of the part of gitignore's syntax that is used here: ``!``, a slash at either end, ``*``, ``?``."""
+    """Lines in as much of gitignore's syntax as is used here: ``!``, a slash at either end, ``*``, ``?``."""
 
     folder: str
     lines: tuple[str, ...]
@@ -125,3 +129,31 @@ def _ignored(path: str, is_dir: bool, nearest_first: tuple[_Lines, ...]) -> bool
         if (decision := lines.decide(path, is_dir)) is not None:
             return decision
     return False
+
+
+def compare(rows: list[tuple[str, str]], failures: Mapping[str, str], expected: Expected) -> dict[str, str]:
+    """Path → what is wrong with it.
+
+    :param rows: path and content hash of all that is listed.
+    :param failures: path → reason.
+    """
+    listed = dict(rows)
+    faults: dict[str, str] = {}
+    for path, content in expected.pictures.items():
+        if listed.get(path) != content or path in failures:
+            faults[path] = f"should have {content[:8]}, {_state(path, listed, failures)}"
+    for path, content in expected.either.items():
+        if (listed.get(path) == content) == (path in failures):
+            faults[path] = f"should have {content[:8]} or be failed, {_state(path, listed, failures)}"
+    for path in expected.failed:
+        if path not in failures or path in listed:
+            faults[path] = f"should be failed, {_state(path, listed, failures)}"
+    known = expected.pictures.keys() | expected.either.keys() | expected.failed
+    for path in (listed.keys() | failures.keys()) - known:
+        faults[path] = f"should not be known, {_state(path, listed, failures)}"
+    twice = [path for path, count in Counter(path for path, _ in rows).items() if count > 1]
+    return faults | dict.fromkeys(twice, "is listed twice")
+
+
+def _state(path: str, listed: Mapping[str, str], failures: Mapping[str, str]) -> str:
+    return f"has {listed.get(path, 'none')[:8]}, failed: {failures.get(path)}"

@@ -29,7 +29,8 @@ NAMES: Final = tuple(
         *("a.jpg", "b.jpg", "c.png", "d.webp", "e.tif", "f.JPG", "F.JPG", "IMG_0001.jpg", "img_0001.jpg"),
         *("' OR 1=1 --.jpg", "-rf.jpg", "new\nline.jpg", 'quo"te.png', "back\\slash.jpg", "100%_*?.jpg"),
         *("🏖️ beach.jpg", "\u00e9t\u00e9.jpg", "e\u0301te\u0301.jpg", " space .jpg", "tab\t.jpg"),
-        *(b"\xff\xfe.jpg", b"caf\xe9.png", "x" * 251 + ".jpg", "."+"jpg", ".hidden.jpg", "..jpg"),
+        *(b"\xff\xfe.jpg", b"caf\xe9.png", "x" * 251 + ".jpg", ".jpg", ".hidden.jpg"),
+        *("h.jpg", "i.jpeg", "j.ppm", "k.bmp", "l.gif", "m.jp2", "n.avif", "o.jfif"),
         *("notes.txt", "a.jpg.part", "two.dots.jpeg", "\u202egpj.jpg", "a.jpg~"),
     )
 )
@@ -37,10 +38,22 @@ FOLDERS: Final = tuple(
     os.fsdecode(name.encode() if isinstance(name, str) else name)
     for name in (
         *("trip", "Trip", "2024", "a.jpg", "new\nline", "-r", "🏖️", "\u00fc", "u\u0308", "' --", "y" * 200),
-        *(b"\xfe\xff", ".thumbnails", "inner"),
+        *(b"\xfe\xff", ".thumbnails", "inner", "b", "c", "d"),
     )
 )
-PATTERNS: Final = ("*.png", "trip/", "!*.png", "*", "a*", "/a.jpg", "!/inner/", "?.jpg", "2024", "!f.JPG")
+PATTERNS: Final = (
+    "*.png",
+    "trip/",
+    "!*.png",
+    "*",
+    "!*",
+    "a*",
+    "/a.jpg",
+    "!/inner/",
+    "?.jpg",
+    "2024",
+    "!f.JPG",
+)
 MODES: Final = (0o644, 0o644, 0o444, 0o000, 0o200)
 FOLDER_MODES: Final = (0o755, 0o755, 0o000, 0o100, 0o400)
 TIMES: Final = (-30_000_000, 0, 1_000_000_000, 4_110_000_000)
@@ -52,10 +65,11 @@ _EXCHANGE = 2
 
 @dataclass(slots=True)
 class Writer:
-    """A file that is being written, and what is still to come."""
+    """A file that is being written, what it shall be, and what of that is still to come."""
 
     path: str
     descriptor: int
+    whole: bytes
     rest: list[bytes]
 
     def step(self) -> bool:
@@ -71,14 +85,20 @@ class World:
     """:param roots: those that were there from the beginning; they stay where they are, or come back.
     :param outside: a folder on the same file system that nobody watches.
     :param private: one that belongs to the daemon.
+    :param harmless: permissions are changed to such only as keep everything readable.
+    :param heard: only what events tell of: no second name for a file, no folder that is closed for a while.
+    ``away``: root → where it is now.
     """
 
     roots: list[str]
     outside: str
     private: str
     contents: Contents
-    obedient: bool
+    harmless: bool
+    heard: bool
     writers: list[Writer] = field(default_factory=list)
+    away: dict[str, str] = field(default_factory=dict)
+    made_again: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
     """Hashes of pictures that were in a file at any time, and one entry for each unfinished state."""
 
@@ -100,8 +120,9 @@ class World:
             if not any(top == path or top.startswith(f"{path}/") for top in tops)
         ]
 
-    def inside(self, path: str) -> bool:
-        return any(path.startswith(f"{root}/") for root in self.roots)
+    def is_watched(self, path: str) -> bool:
+        """Whether it lies in a root, or is one."""
+        return any(f"{path}/".startswith(f"{root}/") for root in self.roots)
 
     def note(self, data: bytes) -> bytes:
         """Remember that this is, or was, in a file."""
@@ -116,17 +137,52 @@ class World:
         """Hashes of all contents that are in files now."""
         return {hash_of(Path(path).read_bytes()) for path in self.files()}
 
-    def come_to_rest(self) -> None:
-        """Finish what is being written; make folders readable and roots be there."""
-        for writer in self.writers:
-            while not writer.step():
-                self.note_unfinished()
-        self.writers.clear()
+    def write_on(self, writer: Writer) -> bool:
+        """Another piece; True when that was the last."""
+        self.note_unfinished()
+        if not writer.step():
+            return False
+        self.note(writer.whole)
+        self.writers.remove(writer)
+        return True
+
+    def come_to_rest(self, rng: random.Random, number: int) -> None:
+        """Finish what is being written; have folders readable, and roots there and not empty."""
+        for writer in list(self.writers):
+            while not self.write_on(writer):
+                pass
+        self.bring_back()
         for folder in self.folders():
-            os.chmod(folder, 0o755)
+            os.chmod(folder, 0o755)  # noqa: S103 - as most folders are
+        # A root that was made anew and is empty counts as one that is not there.
+        for root in [root for root in self.roots if root in self.made_again or not os.path.isdir(root)]:
+            os.makedirs(root, exist_ok=True)
+            Path(root, "here.ppm").write_bytes(self.note(self.contents.make_alike(number + rng.randrange(9))))
+        self.made_again.clear()
+
+    def take_away(self, root: str) -> None:
+        """What unplugging a disk looks like."""
+        os.rename(root, f"{self.outside}-{len(self.away)}")
+        self.away[root] = f"{self.outside}-{len(self.away)}"
+
+    def bring_back(self) -> None:
+        for root, place in reversed(self.away.items()):
+            os.makedirs(os.path.dirname(root), exist_ok=True)
+            os.rename(place, root)
+        if self.away:
+            self.seen |= self.present()
+        self.away.clear()
+
+    def make_again(self, root: str) -> None:
+        shutil.rmtree(root)
+        os.mkdir(root)
+        self.made_again.add(root)
+
+    def symlinks(self) -> list[str]:
+        return [path for top in self._tops() for path in _walk(top, self.private) if _is(path, "S_ISLNK")]
 
     def _tops(self) -> list[str]:
-        tops = [*self.roots, self.outside]
+        tops = [top for top in (*self.roots, self.outside) if os.path.isdir(top)]
         return [top for top in tops if not any(top.startswith(f"{other}/") for other in tops)]
 
 
@@ -162,7 +218,10 @@ class Hands:
         return self._touch(self.rng.choice(files))
 
     def folder(self) -> str:
-        return self.rng.choice(self.world.folders())
+        """Mostly one that is watched, and is not hidden."""
+        folders = self.world.folders()
+        watched = [path for path in folders if "/." not in path and self.world.is_watched(path)]
+        return self.rng.choice(watched if watched and self.rng.random() < 0.9 else folders)
 
     def tree(self) -> str:
         movable = self.world.movable()
@@ -232,8 +291,7 @@ class Hands:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK)
         if self.rng.random() < 0.2:
             os.ftruncate(descriptor, len(data))
-        self.world.writers.append(Writer(path, descriptor, pieces))
-        self.world.note(data)
+        self.world.writers.append(Writer(path, descriptor, data, pieces))
         return f"begun {hash_of(data)[:8]}"
 
     def write_on(self) -> str:
@@ -241,11 +299,7 @@ class Hands:
             return "nothing"
         writer = self.rng.choice(self.world.writers)
         self._touch(writer.path)
-        self.world.note_unfinished()
-        if writer.step():
-            self.world.writers.remove(writer)
-            return "finished"
-        return "a piece"
+        return "finished" if self.world.write_on(writer) else "a piece"
 
     def copy(self) -> None:
         shutil.copy2(self.file(), self.place())
@@ -302,8 +356,11 @@ class Hands:
     def make_folder(self) -> None:
         os.mkdir(self.place(FOLDERS))
 
-    def link_hard(self) -> None:
+    def link_hard(self) -> str | None:
+        if self.world.heard:
+            return "not here"
         os.link(self.file(), self.place())
+        return None
 
     def link_symbolically(self) -> None:
         targets: tuple[Callable[[], str], ...] = (self.file, self.folder, lambda: "nowhere", lambda: ".")
@@ -318,13 +375,7 @@ class Hands:
         os.symlink(away, path)
 
     def remove_symlink(self) -> None:
-        links = [
-            path
-            for top in self.world._tops()
-            for path in _walk(top, self.world.private)
-            if _is(path, "S_ISLNK")
-        ]
-        if links:
+        if links := self.world.symlinks():
             os.remove(self._touch(self.rng.choice(links)))
 
     def make_special(self) -> None:
@@ -336,14 +387,19 @@ class Hands:
         os.utime(path, None if seconds is None else (seconds, seconds))
 
     def chmod(self) -> str:
-        path = self.file() if self.rng.random() < 0.7 else self.tree()
+        path = self.file() if self.world.heard or self.rng.random() < 0.7 else self.tree()
         mode = self.rng.choice(FOLDER_MODES if os.path.isdir(path) else MODES)
+        if self.world.harmless and mode not in {0o644, 0o444, 0o755}:
+            mode = 0o755
         os.chmod(path, mode)
         return f"{mode:o}"
 
     def ignore(self) -> str:
-        lines = "\n".join(self.rng.sample(PATTERNS, self.rng.randrange(1, 3)))
-        path = self._touch(os.path.join(self.folder(), IGNORE_FILE))
+        folder = self.folder()
+        # Seeds that ignore a whole root for long see little.
+        patterns = [line for line in PATTERNS if folder not in self.world.roots or line != "*"]
+        lines = "\n".join(self.rng.sample(patterns, self.rng.randrange(1, 3)))
+        path = self._touch(os.path.join(folder, IGNORE_FILE))
         with open(path, "w", encoding="ascii") as file:
             file.write(lines)
         return repr(lines)
@@ -389,22 +445,22 @@ def _is(path: str, kind: str) -> bool:
 
 
 _ACTIONS: Final[tuple[tuple[Callable[[Hands], str | None], int], ...]] = (
-    (Hands.create, 14),
+    (Hands.create, 24),
     (Hands.create_in_new_folder, 10),
     (Hands.overwrite, 7),
     (Hands.overwrite_unnoticed, 6),
     (Hands.save_atomically, 7),
     (Hands.write_slowly, 4),
     (Hands.write_on, 8),
-    (Hands.copy, 5),
+    (Hands.copy, 7),
     (Hands.rename, 8),
     (Hands.swap, 3),
     (Hands.exchange, 3),
     (Hands.move_tree, 6),
     (Hands.move_tree_away_and_make_it_again, 2),
-    (Hands.copy_tree, 2),
-    (Hands.remove, 5),
-    (Hands.remove_tree, 2),
+    (Hands.copy_tree, 3),
+    (Hands.remove, 4),
+    (Hands.remove_tree, 1),
     (Hands.make_folder, 2),
     (Hands.link_hard, 4),
     (Hands.link_symbolically, 3),
@@ -414,5 +470,5 @@ _ACTIONS: Final[tuple[tuple[Callable[[Hands], str | None], int], ...]] = (
     (Hands.touch, 3),
     (Hands.chmod, 5),
     (Hands.ignore, 2),
-    (Hands.stop_ignoring, 2),
+    (Hands.stop_ignoring, 4),
 )

@@ -266,6 +266,8 @@ class TreeWatch:
     def _handle_folder(self, event: InotifyEvent, path: str) -> None:
         if event.is_moved_from:
             self._unwatch_below(path)
+            # Of two that swapped names at once, the other one is here, and had come before this one went.
+            self._watch_tree(path)
             self._on_doubt(path, "a folder has moved away")
         elif event.is_delete:
             with self._lock:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pytest
+from renames import exchange
 
 from imagedbd.change_queue import ChangeQueue
 from imagedbd.datatypes import LedgerEntry, PictureState, RootState, Signature
@@ -196,6 +197,18 @@ class TestDoubts:
         (root / "b/deep/c.jpg").touch()
         assert listener.hears_of(root / "b/deep/c.jpg")
         assert str(root / "a/deep/c.jpg") not in listener.heard()
+
+    def test_two_folders_that_swap_names_in_one_step_are_both_doubted_and_watched(self, root, listen):
+        (root / "a/deep").mkdir(parents=True)
+        (root / "b").mkdir()
+        listener = listen(root)
+        exchange(root / "a", root / "b")
+        assert listener.doubts_folder(root / "a")
+        assert listener.doubts_folder(root / "b")
+        assert becomes_true(lambda: listener.status().folders == 4)
+        (root / "a/c.jpg").touch()
+        (root / "b/deep/d.jpg").touch()
+        assert listener.hears_of(root / "a/c.jpg", root / "b/deep/d.jpg")
 
     def test_a_folder_moved_out_is_doubted_and_no_longer_watched(self, root, tmp_path, listen):
         (root / "a/deep").mkdir(parents=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
@@ -16,6 +15,7 @@ from typing import Final
 
 from churn.contents import Contents, hash_of
 from churn.oracle import IGNORE_FILE
+from renames import exchange
 
 FULL: Final = 100
 """Files in the roots, about; from there on more is taken away than added."""
@@ -58,9 +58,6 @@ MODES: Final = (0o644, 0o644, 0o444, 0o000, 0o200)
 FOLDER_MODES: Final = (0o755, 0o755, 0o000, 0o100, 0o400)
 TIMES: Final = (-30_000_000, 0, 1_000_000_000, 4_110_000_000)
 """Of 1969, 1970, 2001 and 2100."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_EXCHANGE = 2
 
 
 @dataclass(slots=True)
@@ -319,9 +316,7 @@ class Hands:
         """In one step; files and folders."""
         choose = self.tree if self.rng.random() < 0.3 else self.file
         one, two = choose(), choose()
-        if _libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(two), _EXCHANGE):
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+        exchange(one, two)
 
     def move_tree(self) -> None:
         """Anywhere: in, out, within, between."""

@@ -10,11 +10,11 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 from churn.aftermath import leftovers
@@ -332,18 +332,22 @@ class Churn:
 
     def _wait_for_events(self) -> None:
         deadline = time.monotonic() + HEARD_S
-        while faults := self._faults():
+        while faults := self._faults(self.client.pictures()):
             if time.monotonic() > deadline:
                 if not self._retry_worn_out():
                     raise AssertionError(f"nobody heard\n{self._describe(faults)}")
                 return
             time.sleep(0.3)
 
-    def _faults(self) -> dict[str, str]:
-        """Path → what is wrong with it."""
+    def _faults(self, listed: Iterable[dict[str, Any]] | None = None) -> dict[str, str]:
+        """Path → what is wrong with it.
+
+        :param listed: what to compare, in place of what ``imagedb list`` says.
+        """
         expected = self.oracle.look(self.watched, self.globs)
         self.world.seen.update(expected.either.values())
-        rows = [(row["path"], row["content_hash"]) for row in self.machine.json("list")]
+        listed = self.machine.json("list") if listed is None else listed
+        rows = [(row["path"], row["content_hash"]) for row in listed]
         failures = {row["path"]: row["reason"] for row in self.client.failures()}
         return compare(rows, failures, expected)
 

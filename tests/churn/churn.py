@@ -19,8 +19,8 @@ from typing import Any, Final
 import psutil
 from churn.aftermath import leftovers
 from churn.contents import Contents
-from churn.oracle import Oracle, compare
-from churn.world import PATTERNS, Hands, World
+from churn.oracle import PATTERNS, Oracle, compare
+from churn.world import Hands, World
 from machine import Machine
 
 from imagedbd.client import Client
@@ -154,8 +154,10 @@ class Churn:
         rng = random.Random(f"{self.seed}/{number}")
         dice = rng.random()
         if dice < 0.035:
-            disturbance = rng.choice(_DISTURBANCES)
-            self._log(number, f"*** {disturbance.__name__} {disturbance(self, rng) or ''}")
+            # With dice of its own: how many it throws depends on what the daemon is doing.
+            own = random.Random(f"{self.seed}/{number} disturbance")
+            disturbance = own.choice(_DISTURBANCES)
+            self._log(number, f"*** {disturbance.__name__} {disturbance(self, own) or ''}")
         elif dice < 0.10:
             time.sleep(rng.choice((0.01, 0.05, 0.1, 0.25, 0.5)))
         elif dice < 0.105:

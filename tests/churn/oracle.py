@@ -22,6 +22,8 @@ SUFFIXES = frozenset(
     }
 )
 IGNORE_FILE = ".imagedbignore"
+PATTERNS = ("*.png", "trip/", "!*.png", "*", "!*", "a*", "/a.jpg", "!/inner/", "?.jpg", "2024", "!f.JPG")
+"""Lines that are written into ignore files."""
 
 
 @dataclass(slots=True)
@@ -99,7 +101,9 @@ class Oracle:
         if not usable:
             return None
         with open(file, "rb") as stream:
-            return _Lines(folder, tuple(os.fsdecode(stream.read()).splitlines()))
+            lines = (os.fsdecode(line) for line in stream.read().split(b"\n"))
+        # Whole pictures come to lie under this name; of those, no line fits a file's name.
+        return _Lines(folder, tuple(line for line in lines if line in PATTERNS))
 
 
 @dataclass(frozen=True, slots=True)

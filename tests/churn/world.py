@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from churn.contents import Contents, hash_of
-from churn.oracle import IGNORE_FILE
+from churn.oracle import IGNORE_FILE, PATTERNS
 from renames import exchange
 
 FULL: Final = 100
@@ -40,19 +40,6 @@ FOLDERS: Final = tuple(
         *("trip", "Trip", "2024", "a.jpg", "new\nline", "-r", "🏖️", "\u00fc", "u\u0308", "' --", "y" * 200),
         *(b"\xfe\xff", ".thumbnails", "inner", "b", "c", "d"),
     )
-)
-PATTERNS: Final = (
-    "*.png",
-    "trip/",
-    "!*.png",
-    "*",
-    "!*",
-    "a*",
-    "/a.jpg",
-    "!/inner/",
-    "?.jpg",
-    "2024",
-    "!f.JPG",
 )
 MODES: Final = (0o644, 0o644, 0o444, 0o000, 0o200)
 FOLDER_MODES: Final = (0o755, 0o755, 0o000, 0o100, 0o400)

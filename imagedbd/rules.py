@@ -285,7 +285,7 @@ def _parsed(line: str, place: str) -> _Pattern | None:
         # Shortcuts of pathspec's, for any folder and for anything at all.
         regex = ".*/" if regex.endswith("/)") else ".*"
     try:
-        # pathspec hands ranges on as they are: `[z-a]` is one to git, which matches nothing, and none to Python.
+        # pathspec hands ranges on as they are: `[z-a]` matches nothing with git, and is an error to `re`.
         return _Pattern(re.compile(rf"{regex}\Z", re.DOTALL), ignores, place)
     except re.error as error:
         raise ValueError(f"not a pattern: {line!r}") from error

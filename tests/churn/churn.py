@@ -161,7 +161,7 @@ class Churn:
         elif dice < 0.10:
             time.sleep(rng.choice((0.01, 0.05, 0.1, 0.25, 0.5)))
         elif dice < 0.105:
-            time.sleep(2.0)
+            time.sleep(1.5)
         hands = Hands(self.world, rng, 10 * number)
         done = hands.act()
         self._log(number, done, *hands.touched)
@@ -365,7 +365,7 @@ class Churn:
         return True
 
     def _check_counts(self) -> None:
-        rows = self.machine.json("list")
+        rows = list(self.client.pictures())
         _check(len({row["id"] for row in rows}) == len(rows), "two pictures have one id")
         status = self.client.status()
         counts = {status["indexed"], status["store"]["rows"], status["store"]["vectors"]}

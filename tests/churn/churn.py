@@ -137,8 +137,9 @@ class Churn:
             self._start()
             for count, number in enumerate(sorted(self.steps), start=1):
                 self._step(number)
-                if count % LOOK_EVERY == 0 or count == len(self.steps):
-                    self.look()
+                last = count == len(self.steps)
+                if last or count % LOOK_EVERY == 0:
+                    self.look(last=last)
             self.look_at_what_stays()
         except Exception as error:
             raise DriftError(f"{type(error).__name__}: {error}\n{self._tell()}") from error
@@ -188,8 +189,9 @@ class Churn:
         return self._kill_child("decoder", rng)
 
     def kill_embedder(self, rng: random.Random) -> str | None:
-        self.embedder_kills += 1
-        return self._kill_child("embedder", rng)
+        problem = self._kill_child("embedder", rng)
+        self.embedder_kills += problem is None
+        return problem
 
     def freeze(self, _: random.Random) -> None:
         """Have events pile up."""
@@ -309,16 +311,20 @@ class Churn:
 
     # Looks.
 
-    def look(self) -> None:
+    def look(self, *, last: bool) -> None:
         """Compare the index with the folders, now that they are at rest."""
         number = self.done[-1].number
-        self.world.come_to_rest(random.Random(f"{self.seed}/{number} rest"), 10 * number + 5)
+        rng = random.Random(f"{self.seed}/{number} rest")
+        self.world.come_to_rest(rng, 10 * number + 5, keep_closed=not last and rng.random() < 0.3)
         self._start()
         self._await_start()
         if self.paused:
             self._tell_daemon("resume")
         # The signal may be on its way still; this returns when the settings count.
         self.client.reload()
+        if self.embedder_kills > 1 and self.client.status()["model"]["state"] == "unavailable":
+            # Twice in a row while it was loading; then it is tried again after a while, or when asked.
+            self.client.load_model()
         if self.shape.heard:
             self._wait_for_events()
         done = self.machine.run("wait", "--timeout", "60")
@@ -407,13 +413,14 @@ class Churn:
         return f"{entry.number:4} {entry.what} {paths}".replace("x" * 251, "x…").replace("y" * 200, "y…")
 
     def _tell(self) -> str:
-        steps = "\n".join(self._line(entry) for entry in self.done[-40:])
+        marked = [entry for entry in self.done[:-40] if entry.what.startswith(("***", "==="))]
+        steps = "\n".join(self._line(entry) for entry in (*marked, *self.done[-40:]))
         log = "\n".join(self.machine.log().splitlines()[-60:])
         count = len(self.steps)
         variables = f"IMAGEDBD_CHURN_BASE={self.seed} IMAGEDBD_CHURN_SEEDS=1 IMAGEDBD_CHURN_STEPS={count}"
         return (
             f"seed {self.seed} {self.shape} in {self.home}\n"
-            f"--- the last steps\n{steps}\n--- the daemon's log\n{log}\n"
+            f"--- what was done besides, and the last steps\n{steps}\n--- the daemon's log\n{log}\n"
             f"again: {variables} pytest -n0 tests/churn\n"
             f"which steps matter: PYTHONPATH=tests python -m churn.shrink {self.seed} {count}"
         )

@@ -130,13 +130,16 @@ class World:
         self.writers.remove(writer)
         return True
 
-    def come_to_rest(self, rng: random.Random, number: int) -> None:
-        """Finish what is being written; have folders readable, and roots there and not empty."""
+    def come_to_rest(self, rng: random.Random, number: int, *, keep_closed: bool) -> None:
+        """Finish what is being written; have roots there and not empty, and folders readable.
+
+        :param keep_closed: leave those as they are that cannot be read.
+        """
         for writer in list(self.writers):
             while not self.write_on(writer):
                 pass
         self.bring_back()
-        for folder in self.folders():
+        for folder in () if keep_closed else self.folders():
             os.chmod(folder, 0o755)  # noqa: S103 - as most folders are
         # A root that was made anew and is empty counts as one that is not there.
         for root in [root for root in self.roots if root in self.made_again or not os.path.isdir(root)]:
@@ -151,6 +154,8 @@ class World:
 
     def bring_back(self) -> None:
         for root, place in reversed(self.away.items()):
+            # Something else may have come to that name meanwhile.
+            shutil.rmtree(root, ignore_errors=True)
             os.makedirs(os.path.dirname(root), exist_ok=True)
             os.rename(place, root)
         if self.away:

@@ -352,6 +352,21 @@ class TestLostWatches:
         (root / "a.jpg").touch()
         assert listener.hears_of(root / "a.jpg")
 
+    def test_a_folder_above_a_root_that_was_away_for_a_moment_puts_the_root_in_doubt(self, tmp_path):
+        root = tmp_path / "above" / "higher" / "root"
+        root.mkdir(parents=True)
+        # Nobody looks by the clock.
+        listener = Listener(Rules([str(root)]), check_s=1000)
+        listener.watcher.start()
+        try:
+            (tmp_path / "above").rename(tmp_path / "away")
+            (tmp_path / "away").rename(tmp_path / "above")
+            assert listener.doubts_folder(root)
+            (root / "a.jpg").touch()
+            assert listener.hears_of(root / "a.jpg")
+        finally:
+            listener.watcher.stop()
+
     def test_a_root_that_is_not_there_at_the_start_is_no_error_and_no_replacement(self, root, listen):
         root.rmdir()
         listener = listen(root)

@@ -86,7 +86,7 @@ def decode_file(path: str, known: frozenset[str], preprocess: Preprocess | None,
 
     :param known: content hashes whose vectors are there already; such a picture is not decoded.
     :param preprocess: what the model expects; ``None`` if that is not known yet.
-    :raises PictureMissingError: nothing is there, or something that is no regular file.
+    :raises PictureMissingError: nothing is there, something that is no regular file, or it is out of reach.
     :raises PictureChangedError: the file changed meanwhile; what was read may be half of two versions.
     :raises PictureError: it cannot be read, or is no picture that can be indexed.
     """
@@ -118,7 +118,7 @@ def decode_bytes(
 
 def _read_file(path: str, limits: Limits) -> tuple[bytes, Signature]:
     try:
-        with open(os.open(path, _OPEN_FLAGS), "rb") as file:
+        with open(_opened(path), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise PictureMissingError("It is not a regular file.")
@@ -134,6 +134,23 @@ def _read_file(path: str, limits: Limits) -> tuple[bytes, Signature]:
     if signature != Signature.of(status) or len(data) != status.st_size:
         raise PictureChangedError("It changed while it was being read.")
     return data, signature
+
+
+def _opened(path: str) -> int:
+    """A descriptor.
+
+    :raises PictureMissingError: its folder may not be looked into. That is not the file's fault, and nothing
+        about the file will change when it passes: it must not count as one that failed.
+    """
+    try:
+        return os.open(path, _OPEN_FLAGS)
+    except PermissionError:
+        try:
+            os.lstat(path)
+        except PermissionError as error:
+            raise PictureMissingError("There is no permission to look into its folder.") from error
+        # The folder may have been closed for a moment.
+        return os.open(path, _OPEN_FLAGS)
 
 
 def _unreadable(path: str, error: OSError) -> PictureError:

@@ -442,6 +442,17 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
         decode_file(str(path), UNKNOWN, SMALL, LIMITS)
 
 
+@pytest.mark.parametrize("mode", [0o000, 0o400])
+def test_a_closed_folder_is_not_the_fault_of_the_files_in_it(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    path = folder / "a.jpg"
+    path.write_bytes(saved(scene(), "JPEG"))
+    folder.chmod(mode)
+    with as_somebody_else(), pytest.raises(PictureMissingError, match="folder"):
+        decode_file(str(path), UNKNOWN, SMALL, LIMITS)
+
+
 @contextlib.contextmanager
 def as_somebody_else() -> Iterator[None]:
     """Root may read everything, so be nobody for a while."""

@@ -28,10 +28,11 @@ from imagedbd.errors import (
     ModelUnavailableError,
     NothingMatchedError,
     StoreError,
+    StoreUnreadableError,
     UsageError,
     WaitTimeoutError,
 )
-from imagedbd.generations import Generation, GenerationsFile, generations_of, owner_of
+from imagedbd.generations import Generation, GenerationsFile, generations_of, note_damage, owner_of
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
 from imagedbd.reconcile import reconcile
@@ -82,14 +83,21 @@ class Library:
         self._closers = ExitStack()
         with ExitStack() as undo:
             undo.callback(self._closers.close)
-            self._build(settings, on_crash)
+            try:
+                self._build(settings, on_crash)
+            except StoreUnreadableError as error:
+                note_damage(settings.data_dir, error.message)
+                raise
             undo.pop_all()
+        note_damage(settings.data_dir, None)
 
     def _build(self, settings: Settings, on_crash: Callable[[], object]) -> None:
         self._rules = _rules(settings)
         self._ledger = Ledger(ledger_file(settings))
         self._closers.callback(self._ledger.close)
         self._generations = GenerationsFile(settings)
+        # Before any store is open: whatever fails in one has it looked through.
+        self._scrubber = Scrubber(self._store_in_use, lambda store: store is self._room.current.store)
         self._decoder = Decoder(settings.decoders or None, _limits(settings))
         self._closers.callback(self._decoder.close)
         self._room = EngineRoom(self._first_engine())
@@ -115,7 +123,6 @@ class Library:
         self._closers.callback(self._watcher.stop)
         self._switcher = Switcher(self._workshop(), lambda: self._settings)
         self._closers.callback(self._switcher.close)
-        self._scrubber = Scrubber(self._store_in_use, lambda store: store is self._room.current.store)
         self._closers.callback(self._scrubber.stop)
 
     def _first_engine(self) -> Engine:
@@ -123,15 +130,19 @@ class Library:
         active = self._generations.current.active
         if not active.is_remote and put_in_place(active.where(self._settings.data_dir)):
             log.warning("the store that an interrupted repair had saved is in its place now")
-        store = open_generation(self._settings, active)
+        store = self._open(active)
         with ExitStack() as undo:
             undo.callback(store.close)
-            reconcile(store, self._ledger, thorough=self._note_the_run())
+            with _blaming_damage(store):
+                reconcile(store, self._ledger, thorough=self._note_the_run())
             bound = store.model
             spec = bound.spec if bound else active.model or self._settings.model
             engine = self._new_engine(store, self._open_embedder(spec, bound))
             undo.pop_all()
         return engine
+
+    def _open(self, generation: Generation) -> Store:
+        return open_generation(self._settings, generation, on_doubt=self._scrubber.request)
 
     def _open_embedder(self, spec: str, expected: ModelInfo | None) -> EmbedderProcess:
         def on_ready() -> None:
@@ -165,7 +176,7 @@ class Library:
             ledger=self._ledger,
             decoder=self._decoder,
             gate=threading.Lock(),
-            open_store=lambda generation: open_generation(self._settings, generation),
+            open_store=self._open,
             open_embedder=self._open_embedder,
             new_engine=self._new_engine,
         )
@@ -413,7 +424,7 @@ class Library:
         if self._closing:
             raise DaemonStoppingError("It was asked to stop.")
         if self._indexer.trouble:
-            raise StoreError(f"Indexing is held up: {self._indexer.trouble}")
+            raise StoreError(f"Indexing is held up: {self._scrubber.damage or self._indexer.trouble}")
 
     def waiting(self) -> int:
         """How many pictures are stored without a vector.
@@ -596,9 +607,26 @@ def store_folder(settings: Settings) -> str:
     return generations_of(settings).active.where(settings.data_dir)
 
 
-def open_generation(settings: Settings, generation: Generation) -> Store:
+@contextmanager
+def _blaming_damage(store: Store) -> Iterator[None]:
+    """Before anybody is served: where a store fails and is damaged, that is what is said.
+
+    :raises StoreUnreadableError: in the place of whatever else failed.
+    """
+    try:
+        yield
+    except StoreError as error:
+        if damage := next(filter(None, store.scrub()), None):
+            raise StoreUnreadableError(damage) from error
+        raise
+
+
+def open_generation(
+    settings: Settings, generation: Generation, on_doubt: Callable[[], object] = lambda: None
+) -> Store:
     """Open the store of a generation, for a caller who holds the data folder's lock.
 
+    :param on_doubt: as for :func:`~imagedbd.stores.open_store`.
     :raises StoreUnreadableError: if it cannot be read.
     """
     # A folder here has one owner whoever that is; to lose the file that names it must not cost the index.
@@ -609,6 +637,7 @@ def open_generation(settings: Settings, generation: Generation) -> Store:
         owner=owner,
         exclusive=not generation.is_remote,
         options=settings.storage_options if generation.is_remote else None,
+        on_doubt=on_doubt,
     )
 
 

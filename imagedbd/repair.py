@@ -38,8 +38,8 @@ def repair(settings: Settings) -> list[str]:
     """Check ledger and store, and set aside the one that is damaged; nothing is deleted.
 
     A ledger is built anew from the store and the folders, by hashing; a store from what can be read of it,
-    and the rest is embedded anew. One that is kept to go back to is checked, and takes its place where nothing
-    can be read. What says where the store is, is found out from the stores that are there.
+    and the rest is embedded anew. One that is kept to go back to is checked, and takes its place where
+    nothing can be read. What says where the store is, is found out from the stores that are there.
 
     :returns: what was found and done, a sentence each.
     :raises LockHeldError: if the daemon runs.

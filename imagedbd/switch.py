@@ -86,6 +86,8 @@ class Switch:
         self.trouble: str | None = None
         """What keeps it from going on at the moment, if something does."""
         self.swapped = False
+        self.failed = False
+        """Whether it met a bug and has ended: the trouble says which."""
         self._shop = shop
         self._store: Store | None = None
         self._embedder: EmbedderProcess | None = None
@@ -125,7 +127,7 @@ class Switch:
             "store": self.target.kind,
             "model": self.target.model,
             "course": self.course,
-            "state": "paused" if self.trouble else self._state,
+            "state": "failed" if self.failed else "paused" if self.trouble else self._state,
             "reason": self.trouble,
             "done": progress.done,
             "total": progress.total,
@@ -166,8 +168,9 @@ class Switch:
             self._embedder.load().result()
         except ModelUnavailableError as error:
             status = self._embedder.status()
+            why = (status.reason or error.message).rstrip(".")
             ways = f" What helps: {status.help[0]}." if status.help else ""
-            raise ModelUnavailableError(f"{status.reason or error.message}{ways}") from error
+            raise ModelUnavailableError(f"{why}.{ways}") from error
         if self._embedder.info is None:
             raise ModelUnavailableError(f"{spec} was loaded and does not say what it is.")
         return self._embedder.info
@@ -220,7 +223,8 @@ class Switch:
         # The old generation goes on answering whatever happens here, so the daemon does as well.
         except Exception as error:
             log.exception("a switch met a bug and is given up until the next start")
-            self.trouble = f"It met a bug: {type(error).__name__}: {error}"
+            self.trouble = f"It met a bug and is given up until the next start: {type(error).__name__}: {error}."
+            self.failed = True
         finally:
             self._shop.indexer.listen(None)
             self._close()

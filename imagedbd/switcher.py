@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from imagedbd.datatypes import ModelState
 from imagedbd.errors import ConfigError, DaemonStoppingError, ImagedbError, NothingMatchedError, StoreError
@@ -82,7 +82,7 @@ class Switcher:
                 self._abandon()
                 return Accepted("active", wanted.kind, wanted.model)
             running = self._running()
-            if running is not None and running.course is not Course.RETURN and _fits(running.target, wanted):
+            if _goes_on(running) and running.course is not Course.RETURN and _fits(running.target, wanted):
                 return Accepted("switching", wanted.kind, wanted.model)
             course = Course.COPY if self._is_model_of_active(wanted, model) else Course.EMBED
             if course is Course.EMBED and wanted.is_remote:
@@ -106,7 +106,7 @@ class Switcher:
             if previous.kind != self.active.kind:  # otherwise the settings stay as they are
                 self._check_kind(previous.kind)
             running = self._running()
-            if running is not None and running.course is Course.RETURN:
+            if _goes_on(running) and running.course is Course.RETURN:
                 return Accepted("switching", previous.kind, previous.model)
             return self._begin(previous, Course.RETURN)
 
@@ -247,6 +247,11 @@ class Switcher:
             self._shop.file.write(current.abandoned())
             self._shop.file.delete_dropped()
             log.info("the switch was given up; the index that answers stays")
+
+
+def _goes_on(switch: Switch | None) -> TypeGuard[Switch]:
+    """Whether there is one that will come to its end by itself; one that failed is begun anew on request."""
+    return switch is not None and not switch.failed
 
 
 def _fits(generation: Generation, wanted: Generation) -> bool:

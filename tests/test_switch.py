@@ -197,6 +197,23 @@ def test_a_full_disk_pauses_the_build_and_it_goes_on_by_itself(bench: Bench) -> 
     bench.assert_complete(OTHER, 10)
 
 
+def test_a_bug_ends_a_switch_which_says_so_and_can_be_asked_for_again(bench: Bench) -> None:
+    bench.add(*range(4))
+
+    def broken(store: Store) -> None:
+        store.apply = lambda _: {}["a bug"]  # type: ignore[method-assign]
+
+    bench.on_open = broken
+    bench.switcher.use(model=OTHER.spec)
+    bench.until(lambda: bench.status()["state"] == "failed")
+    assert "given up until the next start: KeyError: 'a bug'" in bench.status()["reason"]
+    bench.assert_complete(INFO, 4)
+    bench.on_open = lambda _: None
+    assert bench.switcher.use(model=OTHER.spec).state == "switching"
+    bench.until_over()
+    bench.assert_complete(OTHER, 4)
+
+
 def test_a_swap_that_cannot_be_written_down_did_not_happen(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ _STATE_STYLES: Final = {
     "indexing": "cyan", "scanning": "cyan", "loading": "cyan", "starting": "cyan",
     "switching": "cyan", "preparing": "cyan", "building": "cyan", "finishing": "cyan", "paused": "yellow",
     "waiting": "yellow", "offline": "yellow", "degraded": "yellow", "unavailable": "yellow",
-    "blocked": "red", "damaged": "red",
+    "blocked": "red", "damaged": "red", "failed": "red",
 }  # fmt: skip
 
 

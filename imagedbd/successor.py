@@ -123,6 +123,8 @@ class Successor:
             if self._stopping.is_set():
                 return
             self._bring(page, self._reembedder)
+        # What was copied in a few large batches is better off in files that are checked piece by piece.
+        self._store.maintain(idle=True)
 
     def follow(self) -> None:
         """Bring over what was written to the active store since.

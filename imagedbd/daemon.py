@@ -49,6 +49,8 @@ def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> i
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
+    # It tells for which processors it was built and which of them it tried, each time.
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     with ExitStack() as stack:
         stack.enter_context(locked_data(settings))
         prepare_folder(os.path.dirname(settings.socket))

@@ -230,6 +230,15 @@ class Successor:
             self._store.maintain()
 
 
+def delete_own_rows(store: Store) -> None:
+    """Leave a table that is shared to the others.
+
+    :raises StoreError: some rows may be there still; it may be called again.
+    """
+    for page in pages([record.id for record in store.scan(own=True)], PAGE):
+        store.apply(Batch(deletes=tuple(page)))
+
+
 def _has_vector_of(row: StoredPicture, wanted: StoredPicture) -> bool:
     return row.vector is not None and row.record.content_hash == wanted.record.content_hash
 

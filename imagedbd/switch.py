@@ -28,7 +28,7 @@ from imagedbd.errors import (
 )
 from imagedbd.generations import Course, Generation
 from imagedbd.reembedder import Reembedder
-from imagedbd.successor import Progress, Successor
+from imagedbd.successor import Progress, Successor, delete_own_rows
 
 if TYPE_CHECKING:
     from imagedbd.datatypes import LedgerEntry, ModelInfo, Store
@@ -288,7 +288,7 @@ class Switch:
 
     def _swap(self, successor: Successor) -> None:
         shop = self._shop
-        former = shop.room.current
+        former, kept_before = shop.room.current, shop.file.current.previous
         errand = shop.indexer.between_batches(lambda: self._take_over(successor))
         while not errand.done():
             if self._stopping.is_set():
@@ -298,7 +298,21 @@ class Switch:
         errand.result()
         shop.room.retire(former)
         shop.file.delete_dropped()
+        if kept_before is not None:
+            self._leave(kept_before)
         shop.indexer.take_up_waiting()
+
+    def _leave(self, gone: Generation) -> None:
+        """Take the rows of this daemon out of a remote table that nothing goes back to any more."""
+        current = self._shop.file.current
+        kept = {g.place for g in (current.active, current.previous) if g}
+        if not gone.is_remote or gone.place in kept:
+            return
+        try:
+            with contextlib.closing(self._shop.open_store(gone)) as store:
+                delete_own_rows(store)
+        except ImagedbError as error:
+            log.warning("the rows of this daemon stay in %s: %s", gone.place, error.message)
 
     def _take_over(self, successor: Successor) -> None:
         """In the writer's thread, with nothing in hand: from one engine to the next.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from imagedbd.datatypes import ModelState
 from imagedbd.errors import ConfigError, DaemonStoppingError, ImagedbError, NothingMatchedError, StoreError
 from imagedbd.generations import Course, Generation, wanted_place
+from imagedbd.successor import delete_own_rows
 from imagedbd.switch import Switch, Workshop
 
 if TYPE_CHECKING:
@@ -111,9 +112,10 @@ class Switcher:
             return self._begin(previous, Course.RETURN)
 
     def remove_previous(self) -> Generation:
-        """Delete the generation that is kept to go back to.
+        """Delete the generation that is kept to go back to; of a remote table, the rows of this daemon.
 
         :raises NothingMatchedError: there is none.
+        :raises StoreError: it is being made the active one, or the remote table does not answer.
         """
         with self._asking():
             current = self._shop.file.current
@@ -121,6 +123,9 @@ class Switcher:
                 raise NothingMatchedError("No earlier index is kept.")
             if current.next is not None and current.next.place == current.previous.place:
                 raise StoreError("The earlier index is being made the active one; it cannot be removed now.")
+            if current.previous.is_remote and current.previous.place != current.active.place:
+                with closing(self._shop.open_store(current.previous)) as store:
+                    delete_own_rows(store)
             self._shop.file.write(current.without_previous())
             self._shop.file.delete_dropped()
             return current.previous

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import stat as stat_module
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,10 +23,14 @@ from imagedbd.errors import (
     ProtocolError,
     QueryPictureError,
 )
+from imagedbd.locking import is_locked, socket_lock
 
 MAX_PICTURE = 180 << 20
 """Bytes of a query picture, at most: in base64 it fits into a request."""
 VERSION_HEADER = "X-Imagedbd-Version"
+STARTING_S = 10.0
+"""How long a daemon is waited for that is starting."""
+STARTING_LOOK_S = 0.05
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -132,17 +137,11 @@ class Client:
                 raise ProtocolError(f"The daemon's answer broke off: {error}.") from error
 
     def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> http.client.HTTPResponse:
-        connection = _UnixConnection(self._socket_path, self._timeout)
+        connection = self._connected()
         try:
             headers = {"Content-Type": "application/json", "Connection": "close"}
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-            raise DaemonNotRunningError(
-                f"Nobody answers at {self._socket_path}. Start the daemon with `imagedbd run`."
-            ) from error
-        except PermissionError as error:
-            raise DaemonNotRunningError(f"The socket {self._socket_path} belongs to another user.") from error
         except TimeoutError as error:
             raise ProtocolError(f"The daemon did not answer for {self._timeout:.0f} s.") from error
         except (OSError, http.client.HTTPException) as error:
@@ -152,6 +151,40 @@ class Client:
             with response:
                 raise self._error(response.status, self._read(response))
         return response
+
+    def _connected(self) -> _UnixConnection:
+        """A connection; of a daemon that holds its lock and does not answer yet, within a few seconds.
+
+        :raises DaemonNotRunningError: there is none: at once, if no process holds the lock.
+        """
+        deadline = time.monotonic() + STARTING_S
+        while True:
+            connection = _UnixConnection(self._socket_path, self._timeout)
+            try:
+                connection.connect()
+            except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+                is_there = is_locked(socket_lock(self._socket_path))
+                if not is_there or time.monotonic() >= deadline:
+                    raise self._not_running(is_there=is_there) from error
+                time.sleep(STARTING_LOOK_S)
+            except PermissionError as error:
+                raise DaemonNotRunningError(
+                    f"The socket {self._socket_path} belongs to another user."
+                ) from error
+            except OSError as error:
+                raise ProtocolError(f"The daemon closed the connection: {error}.") from error
+            else:
+                return connection
+
+    def _not_running(self, *, is_there: bool) -> DaemonNotRunningError:
+        if is_there:
+            return DaemonNotRunningError(
+                f"The daemon at {self._socket_path} is starting or stopping, and does not answer yet. "
+                "Its log says more."
+            )
+        return DaemonNotRunningError(
+            f"Nobody answers at {self._socket_path}. Start the daemon with `imagedbd run`."
+        )
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
         try:

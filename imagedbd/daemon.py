@@ -25,7 +25,7 @@ from imagedbd.api import create_app
 from imagedbd.client import VERSION_HEADER
 from imagedbd.errors import ConfigError, ImagedbError
 from imagedbd.library import Library
-from imagedbd.locking import locked, locked_data, prepare_folder
+from imagedbd.locking import locked, locked_data, prepare_folder, socket_lock
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
@@ -54,7 +54,7 @@ def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> i
     with ExitStack() as stack:
         stack.enter_context(locked_data(settings))
         prepare_folder(os.path.dirname(settings.socket))
-        stack.enter_context(locked(f"{settings.socket}.lock", settings.socket))
+        stack.enter_context(locked(socket_lock(settings.socket), settings.socket))
         return asyncio.run(_serve(settings, read_settings, stack, pull=_should_pull(pull)))
 
 

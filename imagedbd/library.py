@@ -58,7 +58,9 @@ log = logging.getLogger(__name__)
 
 LIVE_SETTINGS: Final = frozenset({"roots", "ignore"})
 """Settings that a reload applies at once."""
-SWITCHED_SETTINGS: Final = frozenset({"store", "store_uri", "storage_options", "model", "named"})
+SWITCHED_SETTINGS: Final = frozenset(
+    {"store", "store_uri", "storage_options", "model", "named", "overridden"}
+)
 """Settings that say what a first index is like; where they differ from the one that is there, it is told."""
 
 
@@ -80,6 +82,7 @@ class Library:
         self._closing = False
         self._roots_are_wanted = bool(settings.roots)
         self._first_load: Future[Any] | None = None
+        self._options_in_use = settings.storage_options
         self._closers = ExitStack()
         with ExitStack() as undo:
             undo.callback(self._closers.close)
@@ -142,6 +145,8 @@ class Library:
         return engine
 
     def _open(self, generation: Generation) -> Store:
+        if generation.is_remote:
+            self._options_in_use = self._settings.storage_options
         return open_generation(self._settings, generation, on_doubt=self._scrubber.request)
 
     def _open_embedder(self, spec: str, expected: ModelInfo | None) -> EmbedderProcess:
@@ -414,10 +419,12 @@ class Library:
             self._roots_are_wanted = True
             self._watcher.set_rules(self._rules)
             self._scanner.set_rules(self._rules)
-        changed = [name for name in names if name != "named"]
-        if self._generations.current.active.is_remote:
-            followed -= {"storage_options"}  # the table is open with those that it was opened with
-        return {"changed": changed, "needs_restart": [name for name in changed if name not in followed]}
+        changed = [name for name in names if name not in {"named", "overridden"}]
+        late = [name for name in changed if name not in followed]
+        # A remote table keeps those that it was opened with, however often the settings are read again.
+        if self._generations.current.active.is_remote and self._options_in_use != new.storage_options:
+            late.append("storage_options")
+        return {"changed": changed, "needs_restart": late}
 
     def check_work(self) -> None:
         """:raises ImagedbError: nothing is being indexed at the moment; the message says why."""

@@ -223,7 +223,9 @@ class Switch:
         # The old generation goes on answering whatever happens here, so the daemon does as well.
         except Exception as error:
             log.exception("a switch met a bug and is given up until the next start")
-            self.trouble = f"It met a bug and is given up until the next start: {type(error).__name__}: {error}."
+            self.trouble = (
+                f"It met a bug and is given up until the next start: {type(error).__name__}: {error}."
+            )
             self.failed = True
         finally:
             self._shop.indexer.listen(None)

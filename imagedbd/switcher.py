@@ -193,7 +193,7 @@ class Switcher:
         if kind != "lance" and settings.store_uri:
             raise ConfigError(
                 f"store.uri names {settings.store_uri}, which is for LanceDB alone: take it out of "
-                f"{settings.config_file} first."
+                f"{settings.config_file}, or out of IMAGEDBD_STORE_URI, first."
             )
 
     def _has_other_weights(self) -> bool:

@@ -270,7 +270,7 @@ def _model(settings: Settings, status: dict[str, Any] | None) -> Finding:
 
 def _differences(status: dict[str, Any] | None) -> Iterator[Finding]:
     for difference in status.get("differences", ()) if status else ():
-        yield Finding("settings", "note", difference["text"], difference["command"])
+        yield Finding("settings", "note", difference["finding"], difference["help"])
 
 
 def _roots(roots: Sequence[str], status: dict[str, Any] | None) -> Iterator[Finding]:

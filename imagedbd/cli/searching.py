@@ -11,6 +11,7 @@ import typer
 from imagedbd.cli import flags, output, query, tables
 from imagedbd.cli.entry import ExplainedUsageError, examples
 from imagedbd.cli.output import Form
+from imagedbd.cli.plain import MinusIsNoOption
 from imagedbd.cli.target import Target, target_of
 from imagedbd.errors import ImagedbError, NothingMatchedError, UsageError
 
@@ -21,6 +22,7 @@ app = typer.Typer()
 
 
 @app.command(
+    cls=MinusIsNoOption,
     epilog=examples(
         "imagedb search 'a red car'",
         "imagedb search holiday.jpg -n 5",

@@ -48,7 +48,7 @@ def keep_settings(target: Target, answer: Mapping[str, Any], status: Mapping[str
 def report(target: Target, answer: Mapping[str, Any], *, wait: bool) -> None:
     """Say what was begun, or see it through.
 
-    :raises ImagedbError: if it was waited for, and pauses, or failed, or something else was asked for meanwhile.
+    :raises ImagedbError: it was waited for, and pauses or failed, or something else was asked for meanwhile.
     """
     what = f"{answer['store']} with {output.printable(str(answer['model']))}"
     if answer["state"] == "active":

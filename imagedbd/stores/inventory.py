@@ -73,7 +73,7 @@ class Inventory:
         self._listed: dict[str, _Listed] = {}
         self._length = 0
         self._replacing = threading.Lock()
-        """Held while the log is exchanged, so that its file and its length are read as they belong together."""
+        """Held while the log is exchanged, so that its file and its length are read as a pair."""
         self.work: Work | None = None
         """What was begun and has not ended."""
 

@@ -285,12 +285,12 @@ def test_what_goes_before_the_file_is_told_and_the_index_goes_its_own_way(machin
     assert done.returncode == 0
     assert b"IMAGEDBD_MODEL" in done.stderr
     (difference,) = machine.json("status")["differences"]
-    assert difference["command"] == f"imagedb model use {machine.model}"
-    assert difference["command"] in machine.run("status").stdout.decode()
-    assert difference["command"] in machine.run("doctor").stdout.decode()
+    assert difference["help"] == "start the daemon without IMAGEDBD_MODEL"
+    assert difference["help"] in machine.run("status").stdout.decode()
+    assert difference["help"] in machine.run("doctor").stdout.decode()
     machine.stop()
     machine.start()
-    assert difference["command"] in machine.log()
+    assert difference["help"] in machine.log()
     assert_complete(machine, other)
 
 

@@ -83,7 +83,7 @@ _FOLD_ROWS: Final = 2_000
 
 _FOLD_SHARE: Final = 8
 """… unless they are less than this part of all rows: a snapshot writes them all. When it is quiet, they are
-worth one in any case, and so is a journal that has outgrown the snapshot."""
+worth one in any case, and so is a journal that has outgrown the snapshot, or has all rows there are."""
 
 _FOLD_PAUSE_S: Final = 60.0
 """How long after a snapshot that failed the next one is tried."""
@@ -362,7 +362,8 @@ class FaissStore:
         changed = max(unfolded, gone)
         enough = min(max(_FOLD_ROWS, len(contents.frame) // _FOLD_SHARE), _MOST_UNFOLDED)
         if idle:
-            wanted = changed >= _FOLD_ROWS or self._journal.length > self._snapshot.size
+            held = self._snapshot.size if self._snapshot.rows else 0
+            wanted = changed >= _FOLD_ROWS or (changed > 0 and self._journal.length > held)
         else:
             wanted = changed >= enough
         return (wanted or self._rewrite) and time.monotonic() >= self._fold_again_at

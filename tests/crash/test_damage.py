@@ -220,10 +220,10 @@ def test_a_flipped_bit_never_becomes_another_row(kind, tmp_path):
         store.close()
 
 
-@pytest.mark.parametrize("asked", ["pictures", "nearest", "matching", "get", "maintain"])
-def test_damage_between_the_ends_of_a_file_is_suspected_by_the_first_read_that_fails(asked, tmp_path):
-    """No engine's error gets through as it is, a panic's neither; and each names what mends it."""
-    folder, doubts = tmp_path / "store", []
+@pytest.fixture(scope="module")
+def hollow(tmp_path_factory):
+    """A Lance store whose largest file is damaged everywhere but at its ends; and that file's name."""
+    folder = tmp_path_factory.mktemp("hollow") / "store"
     store = open_store("lance", os.fspath(folder), exclusive=True)
     store.bind(MODEL)
     for start in range(0, 3_000, 300):
@@ -236,6 +236,13 @@ def test_damage_between_the_ends_of_a_file_is_suspected_by_the_first_read_that_f
     content = bytearray(data.read_bytes())
     content[17_000:-17_000] = bytes(255 - byte for byte in content[17_000:-17_000])
     data.write_bytes(content)
+    return folder, data.relative_to(folder)
+
+
+@pytest.mark.parametrize("asked", ["pictures", "nearest", "matching", "get", "maintain"])
+def test_damage_between_the_ends_of_a_file_is_suspected_by_the_first_read_that_fails(asked, hollow, tmp_path):
+    """No engine's error gets through as it is, a panic's neither; and each names what mends it."""
+    folder, data, doubts = shutil.copytree(hollow[0], tmp_path / "store"), hollow[1], []
     store = open_store("lance", os.fspath(folder), exclusive=True, on_doubt=lambda: doubts.append(asked))
     ask = {
         "pictures": lambda: list(store.pictures()),
@@ -248,5 +255,5 @@ def test_damage_between_the_ends_of_a_file_is_suspected_by_the_first_read_that_f
         ask()
     assert ".rs:" not in told.value.message
     assert doubts
-    assert any(fault and os.fspath(data) in fault for fault in store.scrub())
+    assert any(fault and os.fspath(folder / data) in fault for fault in store.scrub())
     store.close()

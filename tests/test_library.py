@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from store_rows import MODEL
+from store_rows import MODEL, picture
 
 from imagedbd.config import Settings
-from imagedbd.errors import StoreError
-from imagedbd.generations import Generation, Generations
+from imagedbd.datatypes import Batch, Query
+from imagedbd.errors import StoreError, StoreUnreadableError
+from imagedbd.generations import Generation, Generations, noted_damage
 from imagedbd.library import Library
 from imagedbd.stores import open_store
 
@@ -77,3 +79,45 @@ def test_options_of_a_remote_store_that_is_open_need_a_restart(
     home.settings = replace(home.settings, storage_options={"region": "eu-west-1"})
     wanted = {"changed": ["storage_options"], "needs_restart": ["storage_options"]}
     assert home.library.reload() == wanted
+    assert home.library.reload() == {"changed": [], "needs_restart": ["storage_options"]}
+
+
+def furnish(folder: Path) -> Path:
+    """A store of so many pictures that its largest file is more than its ends; returns that file."""
+    (folder / "data").mkdir(mode=0o700)
+    store = open_store("lance", str(folder / "data" / "lance"))
+    store.bind(MODEL)
+    store.apply(Batch(upserts=tuple(picture(f"p{n}", n) for n in range(2_000))))
+    store.close()
+    return max(Path(folder, "data", "lance").rglob("data/*"), key=lambda path: path.stat().st_size)
+
+
+def hollow_out(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[17_000:-17_000] = bytes(255 - byte for byte in content[17_000:-17_000])
+    file.write_bytes(content)
+
+
+def test_a_read_that_fails_has_damage_found_and_told(tmp_path: Path) -> None:
+    file = furnish(tmp_path)
+    home = Home(tmp_path)
+    try:
+        home.library._scrubber.start()
+        hollow_out(file)
+        with pytest.raises(StoreError, match="If that is damage, `imagedbd repair` mends it"):
+            home.library.search(Query(text="dog"))
+        deadline = time.monotonic() + 30
+        while home.library.status()["state"] != "damaged":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert str(file) in home.library.status()["doing"]
+    finally:
+        home.library.close()
+
+
+def test_damage_that_keeps_it_from_starting_is_told_and_noted(tmp_path: Path) -> None:
+    file = furnish(tmp_path)
+    hollow_out(file)
+    with pytest.raises(StoreUnreadableError, match="is damaged") as told:
+        Home(tmp_path)
+    assert noted_damage(str(tmp_path / "data")) == told.value.message

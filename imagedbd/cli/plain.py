@@ -33,7 +33,7 @@ class MinusIsNoOption(TyperCommand):
         return super().parse_args(ctx, list(self._shielded(args)))
 
     def _shielded(self, args: list[str]) -> Iterator[str]:
-        """The same, with a space before such an argument: what it means is the same, and no option has one."""
+        """The same, with a space before such an argument: it means the same, and no option has one."""
         takes_value = {
             name
             for parameter in self.params

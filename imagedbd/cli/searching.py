@@ -32,7 +32,7 @@ app = typer.Typer()
         "imagedb search beach --not people --where 'iso < 400 AND width > 1024'",
         "imagedb search --near 38.71,-9.14,25 -n 1000 -0 | xargs -0 cp -t ~/Lisbon",
         "curl -s https://example.org/cat.jpg | imagedb search --image -",
-    )
+    ),
 )
 def search(  # noqa: PLR0917 - typer gives them by name; each is an option
     context: typer.Context,

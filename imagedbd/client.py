@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import errno
 import http.client
 import json
 import os
 import socket
 import stat as stat_module
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from imagedbd import __version__
+from imagedbd import __version__, peer
 from imagedbd.datatypes import Signature
 from imagedbd.errors import (
     ERRORS_BY_NAME,
@@ -25,6 +28,8 @@ from imagedbd.errors import (
 
 MAX_PICTURE = 180 << 20
 """Bytes of a query picture, at most: in base64 it fits into a request."""
+BUSY_PATIENCE_S = 10.0
+BUSY_PAUSE_S = 0.05
 VERSION_HEADER = "X-Imagedbd-Version"
 
 
@@ -37,10 +42,26 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         try:
-            self.sock.connect(self._path)
+            self._join_queue()
+            if peer.uid(self.sock) not in {os.geteuid(), 0} and os.geteuid() != 0:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._path)
         except OSError:
             self.close()
             raise
+
+    def _join_queue(self) -> None:
+        """Connect; where the queue is full, a socket with a timeout is told so at once and tries again."""
+        patience = BUSY_PATIENCE_S
+        while True:
+            try:
+                self.sock.connect(self._path)
+            except BlockingIOError:
+                patience -= BUSY_PAUSE_S
+                if patience < 0:
+                    raise
+                time.sleep(BUSY_PAUSE_S)
+            else:
+                return
 
 
 class Client:
@@ -135,7 +156,9 @@ class Client:
         connection = _UnixConnection(self._socket_path, self._timeout)
         try:
             headers = {"Content-Type": "application/json", "Connection": "close"}
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            # One that has no need of the body, or is too busy, answers and hangs up while it is being sent.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
             raise DaemonNotRunningError(

@@ -336,7 +336,7 @@ class _BoundedBodies:
     """Bounds what the bodies of all requests take, in memory and to be read as JSON."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        self.inside = app
         self._held = 0
         """Bytes of all bodies, beyond the first ones of each that are free."""
 
@@ -359,7 +359,7 @@ class _BoundedBodies:
             return message
 
         try:
-            await self._app(scope, counted, send)
+            await self.inside(scope, counted, send)
         finally:
             self._held -= held
 

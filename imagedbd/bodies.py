@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from imagedbd.datatypes import MAX_WEIGHT
 
@@ -37,17 +37,23 @@ def _any_path(value: Any) -> str:
     return os.path.normpath(f"/{path.lstrip('/')}")  # two leading slashes mean nothing here
 
 
+def _whole(value: Any) -> Any:
+    # To JSON, 7.0 is an integer as well.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 # pydantic's own string refuses lone surrogates, which is how a path that is not UTF-8 travels in JSON.
 AnyText = Annotated[
     str,
     PlainValidator(_any_text),
-    WithJsonSchema({"type": "string", "pattern": "^[^\\0]*$", "maxLength": MAX_TEXT}),
+    WithJsonSchema({"type": "string", "pattern": "^[^\\u0000]*$", "maxLength": MAX_TEXT}),
 ]
 AnyPath = Annotated[
     str,
     PlainValidator(_any_path),
-    WithJsonSchema({"type": "string", "pattern": "^/[^\\0]*$", "maxLength": MAX_TEXT}),
+    WithJsonSchema({"type": "string", "pattern": "^/[^\\u0000]*$", "maxLength": MAX_TEXT}),
 ]
+Whole = Annotated[int, BeforeValidator(_whole)]
 Weight = Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)]
 
@@ -63,11 +69,11 @@ class Prompt(_Body):
 
 
 class FileStat(_Body):
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
+    device: Whole
+    inode: Whole
+    size: Whole
+    mtime_ns: Whole
+    ctime_ns: Whole
 
 
 class Picture(_Body):
@@ -101,7 +107,7 @@ class SearchBody(_Body):
     before: AnyText | None = Field(default=None, description="taken before this date")
     camera: AnyText | None = Field(default=None, description="part of the camera's make or model")
     near: Place | None = None
-    limit: int = Field(default=10, ge=1, le=10_000)
+    limit: Whole = Field(default=10, ge=1, le=10_000)
     min_score: float | None = Field(default=None, ge=-1, le=1)
     sort: Literal["score", "date"] = "score"
     weights: Weights = Weights()

@@ -62,12 +62,14 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                interface="asgi3",
                 http=_Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 log_level="error",  # a client is told what is wrong with its request, and the log is not
                 access_log=False,
+                proxy_headers=False,
                 server_header=False,
                 date_header=False,
                 headers=[(VERSION_HEADER, __version__)],

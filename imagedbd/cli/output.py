@@ -1,7 +1,8 @@
 r"""How answers are written: data on standard output, words on standard error.
 
 Names may hold any byte but NUL and ``/``. JSON carries odd bytes as ``\udcXX`` escapes, ``--paths`` and
-``-0`` write them as they are, and everything meant for eyes goes through :func:`printable`.
+``-0`` write them as they are (``--paths`` not to a terminal), and everything meant for eyes goes through
+:func:`printable`.
 """
 
 from __future__ import annotations
@@ -60,6 +61,11 @@ def write_rows(rows: Iterable[Mapping[str, Any]], form: Form) -> None:
             write(_ascii(row) + "\n")
     else:
         end = b"\0" if form is Form.NUL else b"\n"
+        # As with find(1): names may steer a terminal, and whoever reads there is no program.
+        if form is Form.PATHS and sys.stdout.isatty():
+            for row in rows:
+                write(printable(row["path"]) + "\n")
+            return
         for row in rows:
             _write_bytes(os.fsencode(row["path"]) + end)
 
@@ -74,8 +80,8 @@ def write(text: str) -> None:
 
 
 def say(words: str) -> None:
-    """Words for the user, on standard error."""
-    sys.stderr.write(words + "\n")
+    """Words for the user, on standard error; they may have several lines, and steer no terminal."""
+    sys.stderr.write("\n".join(map(printable, words.split("\n"))) + "\n")
     sys.stderr.flush()
 
 

@@ -123,7 +123,10 @@ class TestHeads:
             (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"b" * server.MAX_HEAD), 431),
             (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 411),
             (post("/", b"x", b"Transfer-Encoding: chunked"), 411),
-            (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n", 413),
+            (
+                b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n",
+                413,
+            ),
         ],
     )
     def test_what_cannot_be_served_is_told_why_before_the_application_hears_of_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -28,7 +29,9 @@ def ask(machine: Machine, method: str, path: str, body: Any = None) -> tuple[int
     connection = http.client.HTTPConnection("x")
     connection.sock = connect(machine)
     payload = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    connection.request(method, path, payload, {"Content-Type": "application/json", "Connection": "close"})
+    headers = {"Content-Type": "application/json", "Connection": "close"}
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have heard enough
+        connection.request(method, path, payload, headers)
     with connection.getresponse() as response:
         return response.status, json.loads(response.read()), response.headers
 
@@ -40,14 +43,13 @@ def post(path: str, body: bytes = b"{}", *headers: bytes) -> bytes:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Everything that comes until the daemon hangs up."""
-    answer = b""
-    try:
+    """Everything that comes until the daemon hangs up, or says nothing for as long as the socket waits."""
+    answer = bytearray()
+    # It may hang up before it has read all that was sent.
+    with contextlib.suppress(ConnectionResetError, TimeoutError):
         while part := connection.recv(65_536):
             answer += part
-    except ConnectionResetError:
-        pass  # it hung up before it had read what was sent
-    return answer
+    return bytes(answer)
 
 
 def session(machine: Machine) -> Session:

@@ -168,8 +168,9 @@ def _switch(switch: Mapping[str, Any]) -> Text:
 
 
 def _difference(difference: Mapping[str, Any]) -> Text:
-    configured, active = (output.printable(difference[name]) for name in ("configured", "active"))
-    text = Text(f"The settings name the {difference['setting']} {configured}; ", style="yellow")
+    names = ("setting", "configured", "active")
+    setting, configured, active = (output.printable(difference[name]) for name in names)
+    text = Text(f"The settings name the {setting} {configured}; ", style="yellow")
     # A command stands on a line of its own, where it can be copied.
     return text.append(f"the index goes on with {active}.\n→ {output.printable(difference['command'])}")
 

@@ -10,9 +10,9 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from pictures import exif, save
 from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import unsupported_method
 from wire import ask, session
 
+from imagedbd import answers
 from imagedbd.api import create_app
 
 if TYPE_CHECKING:
@@ -53,6 +53,17 @@ def _schema() -> BaseSchema:
 
 def test_the_daemon_shows_this_page(served: Machine) -> None:
     assert ask(served, "GET", "/openapi.json")[1] == _page()
+
+
+def test_every_line_fits_the_page(served: Machine) -> None:
+    for path, row in (("/pictures", answers.ListedPicture), ("/failures", answers.ListedFailure)):
+        described = _page()["paths"][path]["get"]["responses"]["200"]["content"][answers.JSON_LINES]
+        assert described["x-line"] == row.model_json_schema()
+        with session(served) as own:
+            lines = own.get(f"http://imagedbd{path}", timeout=30).text.splitlines()
+        assert lines
+        for line in lines:
+            row.model_validate_json(line)
 
 
 @_schema().parametrize()

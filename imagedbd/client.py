@@ -18,6 +18,7 @@ from imagedbd import __version__, peer
 from imagedbd.datatypes import Signature
 from imagedbd.errors import (
     ERRORS_BY_NAME,
+    DaemonBusyError,
     DaemonNotRunningError,
     ExpressionError,
     ImagedbError,
@@ -29,6 +30,7 @@ from imagedbd.errors import (
 MAX_PICTURE = 180 << 20
 """Bytes of a query picture, at most: in base64 it fits into a request."""
 BUSY_PATIENCE_S = 10.0
+"""How long to go on trying where so many connect that the daemon's queue is full."""
 BUSY_PAUSE_S = 0.05
 VERSION_HEADER = "X-Imagedbd-Version"
 
@@ -154,27 +156,37 @@ class Client:
 
     def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> http.client.HTTPResponse:
         connection = _UnixConnection(self._socket_path, self._timeout)
+        with contextlib.ExitStack() as undo:
+            undo.callback(connection.close)
+            response = self._response(connection, method, path, body)
+            undo.pop_all()
+        self.daemon_version = response.getheader(VERSION_HEADER)
+        if response.status >= 400:
+            with response:
+                raise self._error(response.status, self._read(response))
+        return response
+
+    def _response(
+        self, connection: _UnixConnection, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> http.client.HTTPResponse:
         try:
             headers = {"Content-Type": "application/json", "Connection": "close"}
             # One that has no need of the body, or is too busy, answers and hangs up while it is being sent.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
+            return connection.getresponse()
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
             raise DaemonNotRunningError(
                 f"Nobody answers at {self._socket_path}. Start the daemon with `imagedbd run`."
             ) from error
         except PermissionError as error:
             raise DaemonNotRunningError(f"The socket {self._socket_path} belongs to another user.") from error
+        except BlockingIOError as error:
+            raise DaemonBusyError("It does not get round to taking up new connections.") from error
         except TimeoutError as error:
             raise ProtocolError(f"The daemon did not answer for {self._timeout:.0f} s.") from error
         except (OSError, http.client.HTTPException) as error:
             raise ProtocolError(f"The daemon closed the connection: {error}.") from error
-        self.daemon_version = response.getheader(VERSION_HEADER)
-        if response.status >= 400:
-            with response:
-                raise self._error(response.status, self._read(response))
-        return response
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
         try:

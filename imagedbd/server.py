@@ -77,6 +77,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=STOP_TIMEOUT_S,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_worth_a_line)
         self._stop = stop
         self._before_end = before_end
 
@@ -94,6 +95,11 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Whether a record tells of a fault: what is still in work at the end is cancelled, as it must be."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 class _Parser(h11.Connection):

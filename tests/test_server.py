@@ -110,6 +110,12 @@ def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
     return int(head.split()[1]), json.loads(body)["error"]
 
 
+def send_on(connection: socket.socket, part: bytes, pause: float = 0) -> None:
+    while True:
+        connection.sendall(part)
+        time.sleep(pause)
+
+
 class TestHeads:
     @pytest.mark.parametrize(
         ("request_head", "status"),
@@ -139,8 +145,7 @@ class TestHeads:
     def test_a_head_that_comes_piece_by_piece_without_end_is_cut_off(self, served: Served) -> None:
         connection = served.connect(b"GET / HTTP/1.1\r\nHost: x\r\n")
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            for _ in range(10_000):
-                connection.sendall(b"a: b\r\n" * 10)
+            send_on(connection, b"a: b\r\n" * 10)
 
     def test_several_requests_at_once_are_answered_in_turn(self, served: Served) -> None:
         connection = served.connect(GET * 20 + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
@@ -148,10 +153,8 @@ class TestHeads:
 
     def test_sending_on_and_on_beyond_a_request_in_work_ends_it(self, served: Served) -> None:
         connection = served.connect(GET.replace(b"/", b"/wait", 1))
-        with pytest.raises((BrokenPipeError, ConnectionResetError, TimeoutError)):
-            for _ in range(1000):
-                connection.sendall(GET * 100)
-                served.connect(GET).recv(100)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            send_on(connection, GET * 100)
         served.until_heard("/wait")
 
 
@@ -168,9 +171,7 @@ class TestTimes:
     def test_bytes_that_come_slowly_buy_no_time(self, served: Served) -> None:
         connection = served.connect()
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            while True:
-                connection.sendall(b"G")
-                time.sleep(0.02)
+            send_on(connection, b"G", pause=0.02)
 
     def test_the_second_request_of_a_connection_has_to_arrive_as_well(self, served: Served) -> None:
         connection = served.connect(GET, b"GET ")

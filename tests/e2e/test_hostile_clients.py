@@ -276,11 +276,11 @@ def odd_values(rng: random.Random, connection: socket.socket) -> None:
 
 ODD = [
     b"NaN", b"-Infinity", b"1e999", b"-1", b"1" * 5000, b"true", b"null", b"[]", b"{}",
-    b'"\\ud800"', b'"\\u0000"', b'"\xff"', b'["/\\udcff"]', b'[{"prompt":"\\ud800\\udfff\\udc80"}]', b'[{"prompt":"\\u0000"}]',
-    b'[{"path":"/dev/zero"}]', b'[{"data":"AAAA"}]', b'[{"data":"===="}]', b'{"lat":1e308,"lon":0}',
-    b'"iso = 99999999999999999999999"', b'"NOT NOT NOT iso = 1"', b'"iso = 1e400"', b'"name LIKE \'%%%%\'"',
-    b'[{"prompt":"dog"},{"prompt":"dog","weight":-1}]',
-    b'{"likeness":1e-300,"words":1e3}', b'"\\u202e \\u0007"',
+    b'"\\ud800"', b'"\\u0000"', b'"\\u202e \\u0007"', b'"\xff"', b'["/\\udcff"]',
+    b'[{"prompt":"\\ud800\\udfff\\udc80"}]', b'[{"prompt":"\\u0000"}]', b'[{"path":"/dev/zero"}]',
+    b'[{"data":"AAAA"}]', b'[{"data":"===="}]', b'[{"prompt":"dog"},{"prompt":"dog","weight":-1}]',
+    b'{"lat":1e308,"lon":0}', b'{"likeness":1e-300,"words":1e3}', b'"iso = 99999999999999999999999"',
+    b'"NOT NOT NOT iso = 1"', b'"iso = 1e400"', b'"name LIKE \'%%%%\'"',
 ]  # fmt: skip
 
 

@@ -48,10 +48,11 @@ class Served:
             await asyncio.sleep(0.01)
             if await request.is_disconnected():
                 break
-        body = b"x" * (1 << 20) if scope["path"] == "/much" else b"ok"
-        headers = [(b"content-length", str(len(body)).encode())]
+        parts = [b"x" * (1 << 16)] * 16 if scope["path"] == "/much" else [b"ok"]
+        headers = [(b"content-length", str(sum(map(len, parts))).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        for number, part in enumerate(parts, start=1):
+            await send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})
 
     def connect(self, *parts: bytes) -> socket.socket:
         connection = self.clients.enter_context(socket.socket(socket.AF_UNIX))

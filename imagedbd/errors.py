@@ -10,6 +10,7 @@
     ├── NothingMatchedError        exit 1    a search or a lookup without a result
     ├── DaemonNotRunningError      exit 69   nobody answers at the socket
     │   └── DaemonStoppingError              it is on its way out
+    ├── DaemonBusyError            exit 70   it has too much to do for this one; ask again
     ├── LockHeldError              exit 75   another daemon works on this data folder
     ├── ConfigError                exit 78   a setting that cannot be used
     ├── WaitTimeoutError           exit 124  the time given was not enough
@@ -95,6 +96,10 @@ class DaemonNotRunningError(ImagedbError):
 
 class DaemonStoppingError(DaemonNotRunningError):
     title = "The daemon is stopping"
+
+
+class DaemonBusyError(ImagedbError):
+    title = "The daemon is busy"
 
 
 class LockHeldError(ImagedbError):

@@ -39,8 +39,12 @@ def locked(path: str, what: str) -> Iterator[None]:
 
     :param what: what the lock stands for, as an error names it.
     :raises LockHeldError: if another process holds it.
+    :raises ConfigError: if the file cannot be used.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ConfigError(f"The lock {path} cannot be used: {error.strerror}.") from error
     try:
         _acquire(descriptor, what)
         yield
@@ -83,13 +87,18 @@ def socket_lock(socket: str) -> str:
 def prepare_folder(folder: str) -> None:
     """A new folder is private; one that is there must belong to this user, and to nobody else to write in.
 
+    For the start, when there is one thread: the umask is one for all.
+
     :raises ConfigError: if that is not so, or cannot be.
     """
+    umask = os.umask(0o077)  # folders on the way to it are private as well
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         stat = os.lstat(folder)
     except OSError as error:
         raise ConfigError(f"The folder {folder} cannot be made: {error.strerror}.") from error
+    finally:
+        os.umask(umask)
     if not stat_module.S_ISDIR(stat.st_mode):
         raise ConfigError(f"{folder} is a symbolic link or no folder; name a real one.")
     if stat.st_uid != os.geteuid():

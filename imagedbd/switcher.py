@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from imagedbd.datatypes import ModelState
-from imagedbd.errors import ConfigError, DaemonStoppingError, ImagedbError, NothingMatchedError, StoreError
+from imagedbd.errors import (
+    ConfigError,
+    DaemonBusyError,
+    DaemonStoppingError,
+    NothingMatchedError,
+    StoreError,
+)
 from imagedbd.generations import Course, Generation, wanted_place
 from imagedbd.successor import delete_own_rows
 from imagedbd.switch import Switch, Workshop
@@ -166,7 +172,9 @@ class Switcher:
     def _asking(self) -> Iterator[None]:
         """One request at a time, and no swap meanwhile."""
         if not self._shop.gate.acquire(timeout=PATIENCE_S):
-            raise ImagedbError("Another switch is being begun or completed just now; ask again in a while.")
+            raise DaemonBusyError(
+                "Another switch is being begun or completed just now; ask again in a while."
+            )
         try:
             yield
         finally:

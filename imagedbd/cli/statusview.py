@@ -87,7 +87,7 @@ def _watch_live(target: Target) -> None:
                 view = _live_view(target.client.status())
             except (DaemonNotRunningError, ProtocolError) as error:
                 # It may be restarted while somebody watches.
-                view = Text(f"{error.message}\nCtrl-C leaves.", style="yellow")
+                view = Text(f"{output.printable(error.message)}\nCtrl-C leaves.", style="yellow")
 
 
 def _watch_lines(target: Target, *, as_json: bool) -> None:

@@ -13,9 +13,10 @@ def python(module: str, *arguments: str) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     """What such a process gets, beside these variables."""
+    folders = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path]
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(folder for folder in sys.path if folder),
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(folder for folder in folders if folder)),
         "PYTHONWARNINGS": "ignore",
         **more,
     }

@@ -11,7 +11,7 @@ import pytest
 from store_rows import MODEL
 
 from imagedbd.config import Settings
-from imagedbd.errors import StoreError
+from imagedbd.errors import ConfigError, StoreError
 from imagedbd.generations import Generation, Generations
 from imagedbd.library import Library
 from imagedbd.stores import open_store
@@ -77,3 +77,40 @@ def test_options_of_a_remote_store_that_is_open_need_a_restart(
     home.settings = replace(home.settings, storage_options={"region": "eu-west-1"})
     wanted = {"changed": ["storage_options"], "needs_restart": ["storage_options"]}
     assert home.library.reload() == wanted
+
+
+def test_a_faulty_pattern_changes_nothing(home: Home) -> None:
+    good = home.settings
+    home.settings = replace(good, roots=("/elsewhere",), ignore=("!",))
+    with pytest.raises(ConfigError, match="ignore"):
+        home.library.reload()
+    assert home.library._settings == good
+    assert home.library._rules.roots == ()
+    home.settings = good
+    assert home.library.reload() == {"changed": [], "needs_restart": []}
+
+
+@pytest.mark.parametrize("fault", ["_crashed", "_refusals"])
+def test_a_stop_in_the_middle_of_a_commit_is_not_taken_for_a_clean_one(tmp_path: Path, fault: str) -> None:
+    home = Home(tmp_path)
+    mark = tmp_path / "data" / "running"
+    assert mark.exists()
+    setattr(home.library._indexer, fault, True)
+    home.library.close()
+    assert mark.exists()
+    Home(tmp_path).library.close()
+    assert not mark.exists()
+
+
+def test_a_start_that_fails_leaves_the_mark_of_an_unclean_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it should have repaired is still to be repaired."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise StoreError("The disk is full.")
+
+    monkeypatch.setattr("imagedbd.library.reconcile", fail)
+    with pytest.raises(StoreError):
+        Home(tmp_path)
+    assert (tmp_path / "data" / "running").exists()

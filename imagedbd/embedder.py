@@ -231,7 +231,8 @@ class EmbedderProcess:
             status, reason = self._bury(error)
             if self._closing.is_set():
                 raise _stopping() from error
-            if status == -signal.SIGKILL and self._shorten(message):
+            in_work = not isinstance(error, BrokenPipeError)  # else it was gone before it was asked
+            if in_work and status == -signal.SIGKILL and self._shorten(message):
                 raise EmbedderError(f"The model's process was killed ({reason}).") from error
             log.warning("the embedder died (%s); it is started again", reason)
         try:

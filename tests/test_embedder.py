@@ -180,6 +180,12 @@ def test_a_model_that_is_killed_comes_back_and_answers(stub_model: str) -> None:
         assert embedder._child is not None
         embedder._child.process.kill()
         assert np.array_equal(embedder.embed_prompts(["a dog"]).result(120), first)
+        embedder._child.process.kill()
+        embedder._child.process.wait()
+        pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+        assert (
+            len(embedder.embed_pictures([pixels] * 4).result(120)) == 4
+        )  # no batch was in work: none is shorter
     finally:
         embedder.close()
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from store_rows import MODEL
 
+from imagedbd import daemon
 from imagedbd.config import Settings
 from imagedbd.errors import ConfigError, StoreError
 from imagedbd.generations import Generation, Generations
 from imagedbd.library import Library
+from imagedbd.scanner import EVERYTHING
 from imagedbd.stores import open_store
 
 if TYPE_CHECKING:
@@ -114,3 +116,14 @@ def test_a_start_that_fails_leaves_the_mark_of_an_unclean_run(
     with pytest.raises(StoreError):
         Home(tmp_path)
     assert (tmp_path / "data" / "running").exists()
+
+
+def test_a_hang_up_compares_folders_and_index_whatever_the_settings_say(home: Home) -> None:
+    scans = home.library._scanner
+    scans._requested.clear()
+    daemon._reload(home.library)
+    assert scans._requested == {EVERYTHING}
+    scans._requested.clear()
+    home.settings = replace(home.settings, ignore=("!",))
+    daemon._reload(home.library)
+    assert scans._requested == {EVERYTHING}

@@ -162,13 +162,19 @@ class EmbedderProcess:
     ) -> Future[NDArray[np.float32]]:
         return self._submit(priority, EmbedPictures(np.stack(pictures)))
 
-    def close(self) -> None:
-        """Stop the child; requests that are still waiting fail."""
+    def begin_close(self) -> None:
+        """Have requests fail from now on, and those that wait at once; returns without waiting."""
         with self._gate:
             self._closing.set()
             self._requests.put(_Request(Priority.PROMPT, -1, None))
-        self._thread.join(timeout=1)
         if (child := self._child) is not None:
+            child.process.kill()
+
+    def close(self) -> None:
+        """Stop the child; requests that are still waiting fail."""
+        self.begin_close()
+        self._thread.join(timeout=1)
+        if (child := self._child) is not None:  # it was only just being started
             child.process.kill()
         self._thread.join()
 

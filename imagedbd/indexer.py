@@ -219,10 +219,14 @@ class Indexer:
         """Begin only when this load has ended, well or not: no picture is then decoded for nothing."""
         self._first_load = first_load
 
-    def close(self) -> None:
-        """Stop after the step in hand; what was in flight is taken up again at the next start."""
+    def begin_close(self) -> None:
+        """Stop after the step in hand; returns without waiting for that."""
         self._closing.set()
         self._queue.close()
+
+    def close(self) -> None:
+        """Stop after the step in hand; what was in flight is taken up again at the next start."""
+        self.begin_close()
         if self._thread.is_alive():
             self._thread.join()
 

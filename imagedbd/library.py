@@ -213,8 +213,11 @@ class Library:
             log.warning("%s", difference.text)
 
     def begin_close(self) -> None:
-        """From now on, who waits is told that the daemon stops."""
+        """From now on, who waits is told that the daemon stops, for changes or for the model."""
         self._closing = True
+        # In this order: else pictures in work would seem to be what the model fails of.
+        self._indexer.begin_close()
+        self._embedder.begin_close()
 
     def close(self) -> None:
         """Stop all threads and processes, newest first; what was in flight is done again next time."""

@@ -78,10 +78,10 @@ class Bench:
         for name in names:
             self.queue.put(str(self.photos / name), settled=True)
         deadline = time.monotonic() + 60
-        ticket = self.queue.ticket()
-        while not self.queue.wait_done(ticket, 0.05):
+        while self.queue.oldest_open() is not None:
             assert not self.crashed
             assert time.monotonic() < deadline
+            self.queue.wait_done(self.queue.ticket(), 0.05)
 
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 30
@@ -371,7 +371,7 @@ def test_who_waits_does_not_wait_for_a_file_that_never_rests(bench: Bench) -> No
     writer.start()
     try:
         bench.queue.put(str(path), settled=True)
-        bench.look_at(bench.flat("a.png", 2))
+        bench.queue.put(str(bench.photos / bench.flat("a.png", 2)), settled=True)
         ticket = bench.queue.ticket()
         bench.until(lambda: bench.queue.wait_done(ticket, 0))
         assert bench.names() == {"a.png"}

@@ -60,8 +60,8 @@ def test_it_stops_while_decoders_hang_and_the_model_stands_still(machine: Machin
     assert not alive
     for process in asking:
         _, told = process.communicate(timeout=30)
-        assert process.returncode != 0
-        assert b"Traceback" not in told
+        assert process.returncode in {69, 70}
+        assert b"is stopping" in told
     machine.start()
     counted = machine.json("failures")
     assert not counted  # a stop is no file's fault

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import poison
 import pytest
 from fakes import INFO, FakeEmbedder
 from pictures import save
@@ -30,8 +30,6 @@ from imagedbd.rules import Rules
 from imagedbd.stores import open_store
 
 STUB = Path(__file__).with_name("stub")
-sys.path.append(str(STUB))
-import poison  # noqa: E402 - beside the stub, for processes that the stub is in
 
 
 class Bench:
@@ -265,7 +263,7 @@ def test_a_file_that_took_the_daemon_down_twice_is_left_alone(bench: Bench) -> N
 
 @pytest.fixture
 def infected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """Its decoders crash, hang and so on over pictures that say so: see ``stub/poison.py``."""
+    """Its decoders crash, hang and so on over pictures that say so: see ``poison.py``."""
     monkeypatch.setenv("PYTHONPATH", str(STUB))
     monkeypatch.setenv("IMAGEDBD_TEST_DECODES", str(tmp_path / "decodes"))
     bench = Bench(tmp_path, FakeEmbedder(), limits=Limits(timeout_s=2, memory_bytes=1 << 28))

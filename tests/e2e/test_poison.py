@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import poison
 import psutil
 import pytest
 from pictures import encoded
@@ -19,9 +19,6 @@ from poisons import BAD, HARMLESS, ODD_NAMES
 
 if TYPE_CHECKING:
     from machine import Machine
-
-sys.path.append(str(Path(__file__).parents[1] / "stub"))
-import poison
 
 GOOD = 50
 DECODE_MEMORY = 512 << 20

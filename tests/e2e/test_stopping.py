@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+import poison
 import psutil
 import pytest
 from blake3 import blake3
@@ -19,9 +19,6 @@ from pictures import save
 
 if TYPE_CHECKING:
     from machine import Machine
-
-sys.path.append(str(Path(__file__).parents[1] / "stub"))
-import poison
 
 
 def children_of(machine: Machine, module: str) -> list[psutil.Process]:

@@ -32,13 +32,21 @@ def _infected(spec: ModuleSpec | None) -> ModuleSpec | None:
     run = spec.loader.exec_module
 
     def run_and_infect(module: ModuleType) -> None:
-        import poison
-
         run(module)
-        poison.infect(module)
+        _poison().infect(module)
 
     spec.loader.exec_module = run_and_infect  # type: ignore[method-assign]
     return spec
+
+
+def _poison() -> ModuleType:
+    """By its file: the folder that it lies in is not to be on everybody's path."""
+    spec = importlib.util.spec_from_file_location("poison", HERE.parent / "poison.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 sys.meta_path.insert(0, _StubFinder)  # type: ignore[arg-type]

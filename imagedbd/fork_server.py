@@ -180,7 +180,11 @@ def main(arguments: list[str]) -> int:
     descriptor, *modules = arguments
     for module in modules:
         importlib.import_module(module)
-    with socket.socket(fileno=int(descriptor)) as control:
+    # Its maker may go at any moment, also between a question and the answer.
+    with (
+        contextlib.suppress(BrokenPipeError, ConnectionResetError),
+        socket.socket(fileno=int(descriptor)) as control,
+    ):
         _Loop(control, modules[0]).run()
     return 0
 

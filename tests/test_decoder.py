@@ -34,6 +34,7 @@ from imagedbd.errors import (
     PictureMissingError,
 )
 from imagedbd.formats import PICTURE_SUFFIXES, is_picture_name
+from imagedbd.interpreter import environment, python
 from imagedbd.pixels import shown_size, to_pixels
 
 if TYPE_CHECKING:
@@ -701,6 +702,23 @@ def test_a_killed_server_of_workers_is_replaced(decoder: Decoder) -> None:
     with pytest.raises(DecoderLostError):
         hung.result(30)
     assert decoder._indexing.submit(abs, -3).result(30) == 3
+
+
+def test_a_server_whose_maker_is_gone_leaves_without_a_word() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        ours.send(b"end of 1")
+        ours.close()
+        command = python("imagedbd.fork_server", str(theirs.fileno()), "imagedbd.worker_pool")
+        done = subprocess.run(
+            command,
+            pass_fds=[theirs.fileno()],
+            env=environment(),
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_clock_that_is_set_ends_nothing(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:

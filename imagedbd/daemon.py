@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from imagedbd import __version__
 from imagedbd.api import create_app
 from imagedbd.errors import ImagedbError
+from imagedbd.interpreter import environment, python
 from imagedbd.library import Library
 from imagedbd.locking import locked, locked_data, prepare_folder, socket_lock
 from imagedbd.server import Server, listening
@@ -29,13 +30,16 @@ log = logging.getLogger(__name__)
 
 
 def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; SIGHUP reads the settings again.
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the settings again and compares folders and index.
 
     :param pull: whether to download a model that is missing; ``None`` does so at a terminal.
     :returns: the exit status: 0, or 70 after a bug.
     :raises LockHeldError: if another daemon has the data folder or the socket.
     :raises ConfigError: if data folder or socket cannot be used.
     """
+    # One that comes before all is up must not end the daemon, as it would by default.
+    too_early = threading.Event()
+    signal.signal(signal.SIGHUP, lambda *_: too_early.set())
     settings = read_settings()
     _log_to_stderr(settings.log_level)
     # It tells for which processors it was built and which of them it tried, each time.
@@ -44,7 +48,7 @@ def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> i
         stack.enter_context(locked_data(settings))
         prepare_folder(os.path.dirname(settings.socket))
         stack.enter_context(locked(socket_lock(settings.socket), settings.socket))
-        return asyncio.run(_serve(settings, read_settings, stack, pull=_should_pull(pull)))
+        return asyncio.run(_serve(settings, read_settings, stack, too_early, pull=_should_pull(pull)))
 
 
 class _LineFormatter(logging.Formatter):
@@ -61,7 +65,12 @@ def _log_to_stderr(level: str) -> None:
 
 
 async def _serve(
-    settings: Settings, read_settings: Callable[[], Settings], stack: ExitStack, *, pull: bool
+    settings: Settings,
+    read_settings: Callable[[], Settings],
+    stack: ExitStack,
+    hung_up: threading.Event,
+    *,
+    pull: bool,
 ) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -76,8 +85,10 @@ async def _serve(
     listener = stack.enter_context(listening(settings.socket))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, _reload, library))
     await loop.run_in_executor(None, library.start)
+    loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, _reload, library))
+    if hung_up.is_set():
+        await loop.run_in_executor(None, _reload, library)
     if pull:
         threading.Thread(target=_pull_if_missing, args=(library, stack), name="pull", daemon=True).start()
     log.info("imagedbd %s serves %s", __version__, settings.socket)
@@ -95,6 +106,7 @@ def _reload(library: Library) -> None:
         log.info("settings read again; changed: %s", ", ".join(changes["changed"]) or "nothing")
         if changes["needs_restart"]:
             log.warning("these count from the next start on: %s", ", ".join(changes["needs_restart"]))
+    library.scan(None)
 
 
 def _should_pull(wanted: bool | None) -> bool:  # noqa: FBT001 - a flag's value, handed on
@@ -115,8 +127,8 @@ def _pull_if_missing(library: Library, stack: ExitStack) -> None:
     if spec is None:
         return
     log.info("downloading the model %s", spec)
-    command = [sys.executable, "-m", "imagedbd.embedder_worker", "pull", spec]
-    download = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    command = python("imagedbd.embedder_worker", "pull", spec)
+    download = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment())
     stack.callback(download.kill)
     if download.wait() == 0:
         # What still fails is in the status, with its reason, as any model that cannot be had.

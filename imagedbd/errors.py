@@ -15,6 +15,7 @@
     ├── ConfigError                exit 78   a setting that cannot be used
     ├── WaitTimeoutError           exit 124  the time given was not enough
     ├── PictureError               exit 70   one file cannot be indexed; never stops the others
+    │   ├── DecoderLostError                 its decoder crashed or hung: try once more
     │   ├── PictureChangedError              it changed while it was being read: look again
     │   └── PictureMissingError              it went away, or is not a regular file
     ├── ModelUnavailableError      exit 70   the weights are not on this machine
@@ -119,6 +120,12 @@ class WaitTimeoutError(ImagedbError):
 
 class PictureError(ImagedbError):
     title = "Picture cannot be indexed"
+
+
+class DecoderLostError(PictureError):
+    """The process that read it crashed, or took too long. Others may have killed it: a second try tells."""
+
+    title = "Picture cannot be decoded"
 
 
 class PictureChangedError(PictureError):

@@ -80,6 +80,8 @@ class Library:
         self._read_settings = read_settings
         self._started = time.monotonic()
         self._closing = False
+        self._built = False
+        self._reloading = threading.Lock()
         self._roots_are_wanted = bool(settings.roots)
         self._first_load: Future[Any] | None = None
         self._options_in_use = settings.storage_options
@@ -91,6 +93,7 @@ class Library:
             except StoreUnreadableError as error:
                 note_damage(settings.data_dir, error.message)
                 raise
+            self._built = True
             undo.pop_all()
         note_damage(settings.data_dir, None)
 
@@ -191,13 +194,17 @@ class Library:
         return self._room.current.embedder
 
     def _note_the_run(self) -> bool:
-        """Leave a mark that only a clean close removes; returns whether the last run left one."""
+        """Leave a mark that only a close removes after which all is well; returns whether there was one."""
         mark = running_mark(self._settings)
         unclean = os.path.exists(mark)
         with open(mark, "w", encoding="ascii") as file:
             file.write(f"{os.getpid()}\n")
-        self._closers.callback(os.unlink, mark)
+        self._closers.callback(self._end_the_run, mark)
         return unclean
+
+    def _end_the_run(self, mark: str) -> None:
+        if self._built and self._indexer.left_all_in_step:
+            os.unlink(mark)
 
     def start(self) -> None:
         """Watch first, then scan: nothing that changes in between is missed by both."""
@@ -222,8 +229,11 @@ class Library:
             log.warning("%s", difference.text)
 
     def begin_close(self) -> None:
-        """From now on, who waits is told that the daemon stops."""
+        """From now on, who waits is told that the daemon stops, for changes or for the model."""
         self._closing = True
+        # In this order: else pictures in work would seem to be what the model fails of.
+        self._indexer.begin_close()
+        self._embedder.begin_close()
 
     def close(self) -> None:
         """Stop all threads and processes, newest first; what was in flight is done again next time."""
@@ -407,15 +417,21 @@ class Library:
         :returns: ``changed``, and ``needs_restart``: names of settings that count from the next start on.
         :raises ConfigError: with the fault.
         """
+        with self._reloading:
+            return self._reload()
+
+    def _reload(self) -> dict[str, Any]:
         old, new = self._settings, self._read_settings()
         names = [name for name in asdict(new) if getattr(new, name) != getattr(old, name)]
         followed = LIVE_SETTINGS | SWITCHED_SETTINGS
-        self._settings = replace(old, **{name: getattr(new, name) for name in followed})
+        settings = replace(old, **{name: getattr(new, name) for name in followed})
+        rules = _rules(settings)  # what is wrong with them is found before anything is changed
+        self._settings = settings
         if SWITCHED_SETTINGS.intersection(names):
             for difference in self._differences():
                 log.warning("%s", difference.text)
         if LIVE_SETTINGS.intersection(names):
-            self._rules = self._indexer.rules = _rules(self._settings)
+            self._rules = self._indexer.rules = rules
             self._roots_are_wanted = True
             self._watcher.set_rules(self._rules)
             self._scanner.set_rules(self._rules)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 from store_rows import MODEL, picture
 
+from imagedbd import daemon
 from imagedbd.config import Settings
 from imagedbd.datatypes import Batch, Query
-from imagedbd.errors import StoreError, StoreUnreadableError
+from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError
 from imagedbd.generations import Generation, Generations, noted_damage
 from imagedbd.library import Library
+from imagedbd.scanner import EVERYTHING
 from imagedbd.stores import open_store
 
 if TYPE_CHECKING:
@@ -121,3 +123,51 @@ def test_damage_that_keeps_it_from_starting_is_told_and_noted(tmp_path: Path) ->
     with pytest.raises(StoreUnreadableError, match="is damaged") as told:
         Home(tmp_path)
     assert noted_damage(str(tmp_path / "data")) == told.value.message
+
+
+def test_a_faulty_pattern_changes_nothing(home: Home) -> None:
+    good = home.settings
+    home.settings = replace(good, roots=("/elsewhere",), ignore=("!",))
+    with pytest.raises(ConfigError, match="ignore"):
+        home.library.reload()
+    assert home.library._settings == good
+    assert home.library._rules.roots == ()
+    home.settings = good
+    assert home.library.reload() == {"changed": [], "needs_restart": []}
+
+
+@pytest.mark.parametrize("fault", ["_crashed", "_refusals"])
+def test_a_stop_in_the_middle_of_a_commit_is_not_taken_for_a_clean_one(tmp_path: Path, fault: str) -> None:
+    home = Home(tmp_path)
+    mark = tmp_path / "data" / "running"
+    assert mark.exists()
+    setattr(home.library._indexer, fault, True)
+    home.library.close()
+    assert mark.exists()
+    Home(tmp_path).library.close()
+    assert not mark.exists()
+
+
+def test_a_start_that_fails_leaves_the_mark_of_an_unclean_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it should have repaired is still to be repaired."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise StoreError("The disk is full.")
+
+    monkeypatch.setattr("imagedbd.library.reconcile", fail)
+    with pytest.raises(StoreError):
+        Home(tmp_path)
+    assert (tmp_path / "data" / "running").exists()
+
+
+def test_a_hang_up_compares_folders_and_index_whatever_the_settings_say(home: Home) -> None:
+    scans = home.library._scanner
+    scans._requested.clear()
+    daemon._reload(home.library)
+    assert scans._requested == {EVERYTHING}
+    scans._requested.clear()
+    home.settings = replace(home.settings, ignore=("!",))
+    daemon._reload(home.library)
+    assert scans._requested == {EVERYTHING}

@@ -10,20 +10,30 @@ import asyncio
 import base64
 import html
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 from starlette.exceptions import HTTPException
 
-from imagedbd import __version__, errors
-from imagedbd.datatypes import MAX_WEIGHT, PictureTerm, PromptTerm, Query, Signature, SortOrder
+from imagedbd import __version__, answers, errors
+from imagedbd.answers import documented, documented_lines
+from imagedbd.bodies import (
+    ModelBody,
+    PathBody,
+    Picture,
+    Prompt,
+    RetryBody,
+    ScanBody,
+    SearchBody,
+    StoreBody,
+    WaitBody,
+)
+from imagedbd.datatypes import PictureTerm, PromptTerm, Query, Signature, SortOrder
 from imagedbd.search import conditions_of
 
 if TYPE_CHECKING:
@@ -34,8 +44,15 @@ if TYPE_CHECKING:
 MAX_BODY = 256 << 20
 """Bytes of a request, at most: a query picture in base64 with room to spare."""
 
-MAX_TEXT = 10_000
-"""Characters of a text or path in a request."""
+MAX_VALUES = 150_000
+"""Values in the JSON of a request, at most: reading those takes a moment in which nobody else is served."""
+FREE_BODY = 1 << 20
+"""Bytes of a request that every connection may hold. What is beyond may be :data:`MAX_BODY` in all, so that
+one large picture at a time fits into memory, with the copies that are made of it."""
+BASE64_AT_ONCE = 1 << 20
+"""Characters decoded in one go: others have their turn in between."""
+MAX_FAULTS = 5
+"""Faults of a request that are told, at most."""
 SEARCHES = 32
 """Searches at the same time; the others wait, and leave threads for everything that is quick."""
 WAIT_LOOK_S = 0.2
@@ -47,116 +64,11 @@ HTTP_STATUS: dict[type[errors.ImagedbError], int] = {
     errors.WaitTimeoutError: 504,
     errors.ModelUnavailableError: 503,
     errors.DaemonStoppingError: 503,
+    errors.DaemonBusyError: 503,
+    errors.EmbedderError: 503,
     errors.StoreError: 503,
     errors.ConfigError: 400,
 }
-
-
-def _any_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("expected a string")  # noqa: TRY004 - pydantic reports ValueError to the client
-    if len(value) > MAX_TEXT or "\0" in value:
-        raise ValueError(f"longer than {MAX_TEXT} characters, or has a NUL")
-    return value
-
-
-def _any_path(value: Any) -> str:
-    path = _any_text(value)
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError as error:
-        raise ValueError("no path: it has surrogates that stand for no byte") from error
-    if not path.startswith("/"):
-        raise ValueError("expected an absolute path")
-    return os.path.normpath(path)
-
-
-# pydantic's own string refuses lone surrogates, which is how a path that is not UTF-8 travels in JSON.
-AnyText = Annotated[str, PlainValidator(_any_text), WithJsonSchema({"type": "string", "maxLength": MAX_TEXT})]
-AnyPath = Annotated[
-    str, PlainValidator(_any_path), WithJsonSchema({"type": "string", "pattern": "^/", "maxLength": MAX_TEXT})
-]
-Weight = Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Prompt(_Body):
-    prompt: AnyText
-    weight: Weight = 1.0
-
-
-class FileStat(_Body):
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-
-class Picture(_Body):
-    """A query picture: ``path`` with ``stat`` (its vector may be held already), or ``data`` in base64."""
-
-    path: AnyPath | None = None
-    stat: FileStat | None = None
-    data: str | None = None
-    weight: Weight = 1.0
-
-
-class Place(_Body):
-    lat: float = Field(ge=-90, le=90)
-    lon: float = Field(ge=-180, le=180)
-    km: float = Field(default=10.0, gt=0, le=20_040)
-
-
-class Weights(_Body):
-    """How much each ranking counts where both are fused; 0 leaves one out, and not both can be 0."""
-
-    likeness: Share = Field(default=1.0, description="of the ranking by prompts and pictures")
-    words: Share = Field(default=1.0, description="of the ranking by metadata words")
-
-
-class SearchBody(_Body):
-    terms: list[Prompt | Picture] = Field(default=[], max_length=100)
-    text: AnyText | None = Field(default=None, description="words that the metadata must have, all of them")
-    where: AnyText | None = Field(default=None, description="a condition, e.g. iso >= 400 AND width > 1024")
-    under: list[AnyPath] = Field(default=[], max_length=100, description="folders, any of them")
-    after: AnyText | None = Field(default=None, description="taken on this date (ISO 8601 prefix) or later")
-    before: AnyText | None = Field(default=None, description="taken before this date")
-    camera: AnyText | None = Field(default=None, description="part of the camera's make or model")
-    near: Place | None = None
-    limit: int = Field(default=10, ge=1, le=10_000)
-    min_score: float | None = Field(default=None, ge=-1, le=1)
-    sort: Literal["score", "date"] = "score"
-    weights: Weights = Weights()
-
-
-class PathBody(_Body):
-    path: AnyPath
-
-
-class ScanBody(_Body):
-    folder: AnyPath | None = None
-
-
-class WaitBody(_Body):
-    timeout: float | None = Field(default=None, ge=0, le=86_400 * 7)
-
-
-class StoreBody(_Body):
-    kind: Literal["lance", "faiss"]
-    model: AnyText | None = Field(default=None, description="another model; by default vectors are copied")
-
-
-class ModelBody(_Body):
-    model: AnyText = Field(description="ARCHITECTURE/TAG, hf-hub:OWNER/NAME, local-dir:FOLDER or demo")
-
-
-class RetryBody(_Body):
-    paths: list[AnyPath] | None = Field(default=None, max_length=100_000)
 
 
 class AsciiJSON(JSONResponse):
@@ -175,6 +87,7 @@ def create_app(library: Library) -> ASGIApp:
         default_response_class=AsciiJSON,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_exception_handler(errors.ImagedbError, _error_response)
     app.add_exception_handler(RequestValidationError, _invalid_response)
@@ -184,119 +97,133 @@ def create_app(library: Library) -> ASGIApp:
     _add_steering(app, library)
     _add_switching(app, library)
     _add_page(app)
-    return _BoundedBody(app)
+    return _BoundedBodies(app)
 
 
 def _add_reading(app: FastAPI, library: Library) -> None:
-    @app.get("/status")
-    def status() -> dict[str, Any]:
+    @app.get("/status", responses=documented(answers.Status))
+    def status() -> AsciiJSON:
         """What the daemon is doing, and what it has."""
-        return library.status()
+        return AsciiJSON(library.status())
 
-    searches = CapacityLimiter(SEARCHES)
+    queue = asyncio.Semaphore(SEARCHES)
+    threads = CapacityLimiter(SEARCHES)
 
-    @app.post("/search")
-    async def search(body: SearchBody) -> dict[str, Any]:
+    @app.post("/search", responses=documented(answers.SearchAnswer, 400, 409, 422, 503))
+    async def search(body: SearchBody, request: Request) -> AsciiJSON:
         """Pictures by prompt, by picture, by metadata words, fused, under conditions."""
         started = time.perf_counter()
-        query = _query(body)
-        answer = await to_thread.run_sync(library.search, query, limiter=searches)
-        return {
-            "hits": [hit.public() for hit in answer.hits],
-            "notes": answer.notes,
-            "took_ms": round(1000 * (time.perf_counter() - started), 2),
-        }
 
-    @app.get("/pictures", response_class=StreamingResponse)
+        def answer() -> AsciiJSON:
+            found = library.search(_query(body))
+            took_ms = round(1000 * (time.perf_counter() - started), 2)
+            hits = [hit.public() for hit in found.hits]
+            return AsciiJSON({"hits": hits, "notes": found.notes, "took_ms": took_ms})
+
+        async with queue:
+            if await request.is_disconnected():
+                return AsciiJSON({})
+            return await to_thread.run_sync(answer, limiter=threads)
+
+    @app.get(
+        "/pictures",
+        response_class=StreamingResponse,
+        responses=documented_lines(answers.ListedPicture),
+    )
     def pictures() -> StreamingResponse:
         """Every indexed picture, one JSON object a line: ``path``, ``id``, ``content_hash``, ``state``."""
-        return StreamingResponse(_lines(library.pictures()), media_type="application/x-ndjson")
+        return StreamingResponse(_lines(library.pictures()), media_type=answers.JSON_LINES)
 
-    @app.post("/show")
-    def show(body: PathBody) -> dict[str, Any]:
+    @app.post("/show", responses=documented(answers.ShownRecord, 404, 422, 503))
+    def show(body: PathBody) -> AsciiJSON:
         """The whole record of one picture."""
-        return library.show(body.path)
+        return AsciiJSON(library.show(body.path))
 
-    @app.post("/why")
-    def why(body: PathBody) -> dict[str, Any]:
+    @app.post("/why", responses=documented(answers.Reason, 422))
+    def why(body: PathBody) -> AsciiJSON:
         """Why a path is indexed, or is not."""
-        return library.why(body.path)
+        return AsciiJSON(library.why(body.path))
 
-    @app.get("/failures", response_class=StreamingResponse)
+    @app.get(
+        "/failures",
+        response_class=StreamingResponse,
+        responses=documented_lines(answers.ListedFailure),
+    )
     def failures() -> StreamingResponse:
         """Every file that could not be indexed, a JSON object a line: ``path``, ``reason``, ``attempts``."""
-        return StreamingResponse(_lines(library.failures()), media_type="application/x-ndjson")
+        return StreamingResponse(_lines(library.failures()), media_type=answers.JSON_LINES)
 
-    @app.get("/roots")
-    def roots() -> list[dict[str, Any]]:
-        return library.roots()
+    @app.get("/roots", responses=documented(answers.Root, many=True))
+    def roots() -> AsciiJSON:
+        """The folders that are watched, and how each of them is."""
+        return AsciiJSON(library.roots())
 
 
 def _add_steering(app: FastAPI, library: Library) -> None:
-    @app.post("/scan")
-    def scan(body: ScanBody) -> dict[str, Any]:
+    @app.post("/scan", responses=documented(answers.Ticket, 400, 422))
+    def scan(body: ScanBody) -> AsciiJSON:
         """Compare a folder, or all roots, with the index now; returns at once."""
-        return {"ticket": library.scan(body.folder)}
+        return AsciiJSON({"ticket": library.scan(body.folder)})
 
-    @app.post("/wait")
-    async def wait(body: WaitBody, request: Request) -> dict[str, Any]:
+    @app.post("/wait", responses=documented(answers.Counts, 422, 503, 504))
+    async def wait(body: WaitBody, request: Request) -> AsciiJSON:
         """Scan, then return once every change made before this call is searchable."""
         waiting = library.wait(body.timeout)
         while (counts := await to_thread.run_sync(waiting.poll)) is None:
             await asyncio.sleep(WAIT_LOOK_S)
             if await request.is_disconnected():
-                return {}
-        return counts
+                return AsciiJSON({})
+        return AsciiJSON(counts)
 
-    @app.post("/failures/retry")
-    def retry(body: RetryBody) -> dict[str, Any]:
+    @app.post("/failures/retry", responses=documented(answers.Retried, 422))
+    def retry(body: RetryBody) -> AsciiJSON:
         """Try failed files again: these, or all."""
-        return {"retried": library.retry(body.paths)}
+        return AsciiJSON({"retried": library.retry(body.paths)})
 
-    @app.post("/model/load")
-    async def load_model() -> dict[str, Any]:
+    @app.post("/model/load", responses=documented(answers.ModelBrief, 503))
+    async def load_model() -> AsciiJSON:
         """Look for the model now, also if it was not there before."""
         await asyncio.wrap_future(library.load_model())
-        model: dict[str, Any] = (await to_thread.run_sync(library.status))["model"]
-        return model
+        return AsciiJSON((await to_thread.run_sync(library.status))["model"])
 
-    @app.post("/reload")
-    def reload() -> dict[str, Any]:
+    @app.post("/reload", responses=documented(answers.Reloaded, 400))
+    def reload() -> AsciiJSON:
         """Read the configuration again."""
-        return library.reload()
+        return AsciiJSON(library.reload())
 
 
 def _add_switching(app: FastAPI, library: Library) -> None:
-    @app.post("/store/use")
-    def use_store(body: StoreBody) -> dict[str, Any]:
+    @app.post("/store/use", responses=documented(answers.Switched, 400, 422, 503))
+    def use_store(body: StoreBody) -> AsciiJSON:
         """Build the index in this kind of store beside the one that answers, and then answer from it.
 
         Returns when that was begun, with the ``settings`` that make it last.
         """
-        return library.use_store(body.kind, body.model)
+        return AsciiJSON(library.use_store(body.kind, body.model))
 
-    @app.post("/model/use")
-    def use_model(body: ModelBody) -> dict[str, Any]:
+    @app.post("/model/use", responses=documented(answers.Switched, 400, 422, 503))
+    def use_model(body: ModelBody) -> AsciiJSON:
         """Embed all pictures with this model beside the index that answers, and then answer with it.
 
         Returns when that was begun, with the ``settings`` that make it last.
         """
-        return library.use_model(body.model)
+        return AsciiJSON(library.use_model(body.model))
 
-    @app.post("/model/rollback")
-    def roll_back() -> dict[str, Any]:
+    @app.post("/model/rollback", responses=documented(answers.Switched, 400, 404, 503))
+    def roll_back() -> AsciiJSON:
         """Answer from the index before the last switch; what it lacks is embedded afterwards."""
-        return library.roll_back()
+        return AsciiJSON(library.roll_back())
 
-    @app.post("/model/remove")
-    def remove() -> dict[str, Any]:
+    @app.post("/model/remove", responses=documented(answers.KeptIndex, 404, 503))
+    def remove() -> AsciiJSON:
         """Delete the index that is kept to go back to."""
-        return library.remove_previous()
+        return AsciiJSON(library.remove_previous())
 
 
 def _add_page(app: FastAPI) -> None:
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    @app.get("/", response_class=HTMLResponse)
     def page() -> HTMLResponse:
+        """The interface, described for people."""
         return HTMLResponse(_describe(app.openapi()))
 
 
@@ -326,12 +253,21 @@ def _term(term: Prompt | Picture) -> PromptTerm | PictureTerm:
         return PromptTerm(term.prompt, term.weight)
     if term.path is None and term.data is None:
         raise errors.UsageError("A query picture needs a path or data.")
-    try:
-        data = None if term.data is None else base64.b64decode(term.data, validate=True)
-    except ValueError as error:
-        raise errors.UsageError(f"The picture's data is not base64: {error}.") from error
+    data = None if term.data is None else _decoded(term.data)
     signature = Signature(**term.stat.model_dump()) if term.stat else None
     return PictureTerm(term.path, signature, data, term.weight)
+
+
+def _decoded(text: str) -> bytes:
+    """The bytes behind base64.
+
+    :raises UsageError: it is none.
+    """
+    pieces = (text[start : start + BASE64_AT_ONCE] for start in range(0, len(text), BASE64_AT_ONCE))
+    try:
+        return b"".join(base64.b64decode(piece, validate=True) for piece in pieces)
+    except ValueError as error:
+        raise errors.UsageError(f"The picture's data is not base64: {error}.") from error
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
@@ -359,13 +295,17 @@ def _error_response(_: Request, error: Exception) -> JSONResponse:
 
 def _invalid_response(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type alone
-    faults = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in error.errors())
+    found = error.errors()
+    told = [f"{'.'.join(map(str, e['loc'][1:]))[:200]}: {e['msg'][:500]}" for e in found[:MAX_FAULTS]]
+    more = [f"and {len(found) - MAX_FAULTS} more"] if len(found) > MAX_FAULTS else []
+    faults = "; ".join([*told, *more])
     return AsciiJSON(error_body(errors.UsageError(f"The request does not fit: {faults}.")), 422)
 
 
 def _http_response(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type alone
-    return AsciiJSON(error_body(errors.UsageError(f"{error.detail}.")), error.status_code)
+    told = error_body(errors.UsageError(f"{error.detail}."))
+    return AsciiJSON(told, error.status_code, headers=error.headers)
 
 
 def _bug_response(_: Request, error: Exception) -> JSONResponse:
@@ -392,32 +332,37 @@ def _describe(schema: dict[str, Any]) -> str:
     )
 
 
-class _BoundedBody:
-    """Refuses bodies above :data:`MAX_BODY` before they are gathered in memory."""
+class _BoundedBodies:
+    """Bounds what the bodies of all requests take, in memory and to be read as JSON."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        self.inside = app
+        self._held = 0
+        """Bytes of all bodies, beyond the first ones of each that are free."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if not length.isdigit() or int(length) > MAX_BODY:
-            too_long = errors.UsageError(f"A request may have {MAX_BODY} bytes at most.")
-            await AsciiJSON(error_body(too_long), 413)(scope, receive, send)
-            return
-        await self._app(scope, _Counted(receive), send)
+        size = values = held = 0
+
+        async def counted() -> Message:
+            nonlocal size, values, held
+            message = await receive()
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            values += sum(map(part.count, b",[{"))
+            if values > MAX_VALUES:
+                raise _refused(413, f"A request may have {MAX_VALUES} values at most")
+            more = max(0, size - FREE_BODY) - held
+            if self._held + more > MAX_BODY:
+                raise _refused(503, "Other large requests are being served; ask again in a while")
+            self._held += more
+            held += more
+            return message
+
+        try:
+            await self.inside(scope, counted, send)
+        finally:
+            self._held -= held
 
 
-class _Counted:
-    """Counts a body that does not say its length, and ends it at the bound."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._left = MAX_BODY
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        self._left -= len(message.get("body", b""))
-        return {"type": "http.disconnect"} if self._left < 0 else message
+def _refused(status: int, why: str) -> HTTPException:
+    return HTTPException(status, why, {"Connection": "close"})

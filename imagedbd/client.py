@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import errno
 import http.client
 import json
 import os
 import socket
 import stat as stat_module
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from imagedbd import __version__
+from imagedbd import __version__, peer
 from imagedbd.datatypes import Signature
 from imagedbd.errors import (
     ERRORS_BY_NAME,
+    DaemonBusyError,
     DaemonNotRunningError,
     ExpressionError,
     ImagedbError,
@@ -22,10 +26,17 @@ from imagedbd.errors import (
     ProtocolError,
     QueryPictureError,
 )
+from imagedbd.locking import is_locked, socket_lock
 
 MAX_PICTURE = 180 << 20
 """Bytes of a query picture, at most: in base64 it fits into a request."""
+BUSY_PATIENCE_S = 10.0
+"""How long to go on trying where so many connect that the daemon's queue is full."""
+BUSY_PAUSE_S = 0.05
 VERSION_HEADER = "X-Imagedbd-Version"
+STARTING_S = 10.0
+"""How long a daemon is waited for that is starting."""
+STARTING_LOOK_S = 0.05
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -37,10 +48,26 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         try:
-            self.sock.connect(self._path)
+            self._join_queue()
+            if peer.uid(self.sock) not in {os.geteuid(), 0} and os.geteuid() != 0:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._path)
         except OSError:
             self.close()
             raise
+
+    def _join_queue(self) -> None:
+        """Connect; where the queue is full, a socket with a timeout is told so at once and tries again."""
+        patience = BUSY_PATIENCE_S
+        while True:
+            try:
+                self.sock.connect(self._path)
+            except BlockingIOError:
+                patience -= BUSY_PAUSE_S
+                if patience < 0:
+                    raise
+                time.sleep(BUSY_PAUSE_S)
+            else:
+                return
 
 
 class Client:
@@ -132,26 +159,66 @@ class Client:
                 raise ProtocolError(f"The daemon's answer broke off: {error}.") from error
 
     def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> http.client.HTTPResponse:
-        connection = _UnixConnection(self._socket_path, self._timeout)
-        try:
-            headers = {"Content-Type": "application/json", "Connection": "close"}
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-            raise DaemonNotRunningError(
-                f"Nobody answers at {self._socket_path}. Start the daemon with `imagedbd run`."
-            ) from error
-        except PermissionError as error:
-            raise DaemonNotRunningError(f"The socket {self._socket_path} belongs to another user.") from error
-        except TimeoutError as error:
-            raise ProtocolError(f"The daemon did not answer for {self._timeout:.0f} s.") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise ProtocolError(f"The daemon closed the connection: {error}.") from error
+        connection = self._connected()
+        with contextlib.ExitStack() as undo:
+            undo.callback(connection.close)
+            response = self._response(connection, method, path, body)
+            undo.pop_all()
         self.daemon_version = response.getheader(VERSION_HEADER)
         if response.status >= 400:
             with response:
                 raise self._error(response.status, self._read(response))
         return response
+
+    def _response(
+        self, connection: _UnixConnection, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> http.client.HTTPResponse:
+        try:
+            headers = {"Content-Type": "application/json", "Connection": "close"}
+            # One that has no need of the body, or is too busy, answers and hangs up while it is being sent.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, path, None if body is None else json.dumps(body), headers)
+            return connection.getresponse()
+        except TimeoutError as error:
+            raise ProtocolError(f"The daemon did not answer for {self._timeout:.0f} s.") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise ProtocolError(f"The daemon closed the connection: {error}.") from error
+
+    def _connected(self) -> _UnixConnection:
+        """A connection; of a daemon that holds its lock and does not answer yet, within a few seconds.
+
+        :raises DaemonNotRunningError: there is none: at once, if no process holds the lock.
+        """
+        deadline = time.monotonic() + STARTING_S
+        while True:
+            connection = _UnixConnection(self._socket_path, self._timeout)
+            try:
+                connection.connect()
+            except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
+                is_there = is_locked(socket_lock(self._socket_path))
+                if not is_there or time.monotonic() >= deadline:
+                    raise self._not_running(is_there=is_there) from error
+                time.sleep(STARTING_LOOK_S)
+            except PermissionError as error:
+                raise DaemonNotRunningError(
+                    f"The socket {self._socket_path} belongs to another user."
+                ) from error
+            except BlockingIOError as error:
+                raise DaemonBusyError("It does not get round to taking up new connections.") from error
+            except OSError as error:
+                raise ProtocolError(f"The daemon closed the connection: {error}.") from error
+            else:
+                return connection
+
+    def _not_running(self, *, is_there: bool) -> DaemonNotRunningError:
+        if is_there:
+            return DaemonNotRunningError(
+                f"The daemon at {self._socket_path} is starting or stopping, and does not answer yet. "
+                "Its log says more."
+            )
+        return DaemonNotRunningError(
+            f"Nobody answers at {self._socket_path}. Start the daemon with `imagedbd run`."
+        )
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:
         try:

@@ -30,6 +30,16 @@ MAX_SOCKET_PATH: Final = 107
 
 
 @dataclass(frozen=True, slots=True)
+class Overridden:
+    """:param place: the flag or variable that goes before the file.
+    :param filed: what the file says.
+    """
+
+    place: str
+    filed: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set. Paths are absolute; times are in seconds, sizes in bytes."""
 
@@ -56,6 +66,8 @@ class Settings:
     log_level: str = "info"
     named: frozenset[str] = frozenset()
     """The settings that somebody set, wherever; the others have their defaults."""
+    overridden: Mapping[str, Overridden] = field(default_factory=dict)
+    """The settings of which the file says something else than what holds."""
 
 
 def load_settings(
@@ -72,14 +84,22 @@ def load_settings(
     config_file = _absolute(flags.pop("config_file", None) or env.get("IMAGEDBD_CONFIG") or _config_file())
     flag_roots = _parse("--root", "roots", flags.pop("roots", ()))
 
-    values = _parsed_file(config_file, _read_file(config_file))
+    filed = _parsed_file(config_file, _read_file(config_file))
+    values, places = dict(filed), dict[str, str]()
     for name in _PARSERS:
         if (text := env.get(_variable(name))) is not None:
-            values[name] = _parse(_variable(name), name, _from_text(name, text))
+            places[name] = _variable(name)
+            values[name] = _parse(places[name], name, _from_text(name, text))
     for name, value in flags.items():
-        values[name] = _parse(f"--{name.replace('_', '-')}", name, value)
+        places[name] = f"--{name.replace('_', '-')}"
+        values[name] = _parse(places[name], name, value)
 
-    values["named"] = frozenset(values)
+    values["overridden"] = {
+        name: Overridden(place, filed[name])
+        for name, place in places.items()
+        if name in filed and filed[name] != values[name]
+    }
+    values["named"] = frozenset({*filed, *places})
     values["roots"] = tuple(dict.fromkeys((*values.get("roots", ()), *flag_roots)))
     values.setdefault("data_dir", str(platformdirs.user_data_path("imagedbd")))
     values.setdefault("socket", _default_socket(env, values["data_dir"]))
@@ -418,5 +438,5 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "log_level": _choice("debug", "info", "warning", "error"),
 }
 
-if set(_PARSERS) | {"config_file", "named"} != {field.name for field in fields(Settings)}:
+if set(_PARSERS) | {"config_file", "named", "overridden"} != {field.name for field in fields(Settings)}:
     raise AssertionError("every setting has a parser, and every parser a setting")

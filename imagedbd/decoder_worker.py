@@ -240,6 +240,8 @@ def _damage(error: Exception) -> str:
     reason = str(error).strip().rstrip(".") or type(error).__name__
     if "truncated" in reason.lower():
         return f"The file is truncated ({reason})."
+    if "MAX_TEXT_" in reason:
+        return f"Its texts or colour profile unfold to more than {_TEXT_CHUNK_BYTES >> 20} MB."
     return f"The picture is damaged: {reason}."
 
 

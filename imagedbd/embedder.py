@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import queue
+import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +26,7 @@ import numpy as np
 from imagedbd.datatypes import ModelInfo, ModelState, ModelStatus, Priority
 from imagedbd.embedder_worker import EmbedPictures, EmbedPrompts, Failed, Ready, Refused, Vectors
 from imagedbd.errors import EmbedderError, ImagedbError, ModelUnavailableError
+from imagedbd.interpreter import environment, python
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +39,8 @@ BATCH_SECONDS: Final = 0.15
 """How long a batch may hold the model: a prompt never waits much longer."""
 MAX_BATCH: Final = 256
 FIRST_BATCH: Final = 4
+SHORT_BATCHES: Final = 50
+"""How many batches stay short after one for which the memory was too small; then longer ones are tried."""
 ANSWER_TIMEOUT_S: Final = 300.0
 LOAD_TIMEOUT_S: Final = 900.0
 RETRY_S: Final = (60.0, 120.0, 300.0, 900.0, 3600.0)
@@ -59,19 +61,13 @@ class _Child:
 
     def __init__(self, spec: str, device: str, dtype: str) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "imagedbd.embedder_worker", "serve", str(theirs.fileno()), spec]
-        environment = {
-            **os.environ,
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-            "PYTHONWARNINGS": "ignore",
-        }
+        arguments = ["serve", str(theirs.fileno()), spec, device, dtype]
         with theirs:
             self.process = subprocess.Popen(
-                [*command, device, dtype],
+                python("imagedbd.embedder_worker", *arguments),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=environment,
+                env=environment(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false"),
             )
         self._connection = Connection(ours.detach())
 
@@ -84,16 +80,18 @@ class _Child:
             raise EOFError(f"no answer for {timeout:.0f} s")
         return self._connection.recv()
 
-    def stop(self, patience: float = 0.0) -> int:
-        """End the process, which has nothing to save; returns its exit status.
+    def stop(self, patience: float = 0.0) -> int | None:
+        """End the process, which has nothing to save.
 
-        :param patience: seconds in which it may end by itself, and so tell its own status.
+        :param patience: seconds in which it may end by itself.
+        :returns: its exit status, or ``None`` if it had to be killed.
         """
         self._connection.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(patience)
         self.process.kill()
-        return self.process.wait()
+        self.process.wait()
+        return None
 
 
 class EmbedderProcess:
@@ -123,6 +121,8 @@ class EmbedderProcess:
         self._sequence = itertools.count()
         self._seconds_per_picture: float | None = None
         self._embeds_total = 0
+        self._longest_batch = MAX_BATCH
+        self._short_batches = 0
         self._failures = 0
         self._child: _Child | None = None
         self._retry_at = 0.0
@@ -144,8 +144,8 @@ class EmbedderProcess:
     @property
     def batch_size(self) -> int:
         if self._seconds_per_picture is None:
-            return FIRST_BATCH
-        return max(1, min(MAX_BATCH, int(BATCH_SECONDS / self._seconds_per_picture)))
+            return min(FIRST_BATCH, self._longest_batch)
+        return max(1, min(self._longest_batch, int(BATCH_SECONDS / self._seconds_per_picture)))
 
     def status(self) -> ModelStatus:
         return self._status
@@ -162,13 +162,19 @@ class EmbedderProcess:
     ) -> Future[NDArray[np.float32]]:
         return self._submit(priority, EmbedPictures(np.stack(pictures)))
 
-    def close(self) -> None:
-        """Stop the child; requests that are still waiting fail."""
+    def begin_close(self) -> None:
+        """Have requests fail from now on, and those that wait at once; returns without waiting."""
         with self._gate:
             self._closing.set()
             self._requests.put(_Request(Priority.PROMPT, -1, None))
-        self._thread.join(timeout=1)
         if (child := self._child) is not None:
+            child.process.kill()
+
+    def close(self) -> None:
+        """Stop the child; requests that are still waiting fail."""
+        self.begin_close()
+        self._thread.join(timeout=1)
+        if (child := self._child) is not None:  # it was only just being started
             child.process.kill()
         self._thread.join()
 
@@ -228,14 +234,18 @@ class EmbedderProcess:
         try:
             return self._attempt(message)
         except (EOFError, OSError) as error:
-            reason = self._bury(error)
+            status, reason = self._bury(error)
             if self._closing.is_set():
                 raise _stopping() from error
+            in_work = not isinstance(error, BrokenPipeError)  # else it was gone before it was asked
+            if in_work and status == -signal.SIGKILL and self._shorten(message):
+                raise EmbedderError(f"The model's process was killed ({reason}).") from error
             log.warning("the embedder died (%s); it is started again", reason)
         try:
             return self._attempt(message)
         except (EOFError, OSError) as error:
-            raise EmbedderError(f"The model's process died twice in a row: {self._bury(error)}.") from error
+            _, reason = self._bury(error)
+            raise EmbedderError(f"The model's process died twice in a row: {reason}.") from error
 
     def _attempt(self, message: EmbedPrompts | EmbedPictures | None) -> NDArray[np.float32]:
         child = self._child or self._start_child()
@@ -244,26 +254,38 @@ class EmbedderProcess:
         started = time.monotonic()
         reply: Vectors | Failed = child.ask(message)
         if isinstance(reply, Failed):
+            if reply.of_memory:
+                self._shorten(message)
             raise EmbedderError(reply.reason)
         if isinstance(message, EmbedPictures):
             self._measure(len(message.pictures), time.monotonic() - started)
+        _check_rows(reply.rows, message)
         return reply.rows
+
+    def _shorten(self, message: EmbedPrompts | EmbedPictures | None) -> bool:
+        """Where memory may have been too small for a batch: have shorter ones, if it could be shorter."""
+        if not isinstance(message, EmbedPictures) or len(message.pictures) < 2:
+            return False
+        self._longest_batch = len(message.pictures) // 2
+        self._short_batches = 0
+        log.warning("batches have at most %d pictures for a while", self._longest_batch)
+        return True
 
     def _measure(self, pictures: int, seconds: float) -> None:
         each = seconds / pictures
         known = self._seconds_per_picture
         self._seconds_per_picture = each if known is None else 0.7 * known + 0.3 * each
         self._embeds_total += pictures
+        self._short_batches += 1
+        if self._short_batches >= SHORT_BATCHES:
+            self._short_batches, self._longest_batch = 0, min(MAX_BATCH, 2 * self._longest_batch)
 
     def _start_child(self) -> _Child:
-        if self._closing.is_set():
-            raise _stopping()
-        self._status = ModelStatus(self._spec, ModelState.LOADING)
-        self._child = _Child(self._spec, self._device, self._dtype)
-        try:
-            reply: Ready | Refused = self._child.receive(LOAD_TIMEOUT_S)
-        except (EOFError, OSError) as error:
-            reply = Refused(f"The model's process died while it loaded: {self._bury(error)}.")
+        """:raises ModelUnavailableError: it cannot be loaded, or two processes died of it or beside it."""
+        loaded = self._load() or self._load()
+        if loaded is None:
+            raise self._unavailable("The model's process died twice while it loaded.")
+        child, reply = loaded
         if isinstance(reply, Ready):
             reply = self._checked(reply)
         if isinstance(reply, Refused):
@@ -274,7 +296,20 @@ class EmbedderProcess:
         self._status = ModelStatus(self._spec, ModelState.READY, device=reply.device, dtype=reply.dtype)
         log.info("model %s ready on %s in %s", self._spec, reply.device, reply.dtype)
         self._on_ready()
-        return self._child
+        return child
+
+    def _load(self) -> tuple[_Child, Ready | Refused] | None:
+        """A new process, and what it says when it is done with loading; or nothing if it died meanwhile."""
+        if self._closing.is_set():
+            raise _stopping()
+        self._status = ModelStatus(self._spec, ModelState.LOADING)
+        self._child = child = _Child(self._spec, self._device, self._dtype)
+        try:
+            return child, child.receive(LOAD_TIMEOUT_S)
+        except (EOFError, OSError) as error:
+            _, reason = self._bury(error)
+            log.warning("the embedder died while it loaded the model (%s)", reason)
+            return None
 
     def _checked(self, reply: Ready) -> Ready | Refused:
         if self._expected is None or self._expected.key == reply.info.key:
@@ -292,10 +327,12 @@ class EmbedderProcess:
         log.warning("model %s unavailable: %s", self._spec, reason)
         return ModelUnavailableError(f"{reason} Two ways on: {ways[0]}, or {ways[1]}.")
 
-    def _bury(self, error: Exception) -> str:
+    def _bury(self, error: Exception) -> tuple[int | None, str]:
+        """The exit status of a process that died by itself, and what to say of it."""
         status = self._stop_child(patience=1.0)
         self._status = ModelStatus(self._spec, ModelState.UNLOADED)
-        return f"{str(error) or type(error).__name__}, exit status {status}"
+        how = "it hung" if status is None else f"exit status {status}"
+        return status, f"{str(error) or type(error).__name__}, {how}"
 
     def _stop_child(self, patience: float = 0.0) -> int | None:
         child, self._child = self._child, None
@@ -307,6 +344,13 @@ class EmbedderProcess:
                 _refuse(self._requests.get_nowait())
             except queue.Empty:
                 return
+
+
+def _check_rows(rows: NDArray[np.float32], message: EmbedPrompts | EmbedPictures) -> None:
+    """:raises EmbedderError: it is not known which vector is whose."""
+    asked = len(message.pictures) if isinstance(message, EmbedPictures) else len(message.prompts)
+    if rows.ndim != 2 or len(rows) != asked:
+        raise EmbedderError(f"The model gave an answer of the shape {rows.shape} for {asked} requests.")
 
 
 def _refuse(request: _Request) -> None:

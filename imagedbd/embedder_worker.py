@@ -7,6 +7,7 @@ command line.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import signal
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from imagedbd.datatypes import ModelInfo
     from imagedbd.openclip import OpenClip
+
+
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,13 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The request failed and the process lives on."""
+    """The request failed and the process lives on.
+
+    :param of_memory: there was too little of it; fewer pictures at once may go well.
+    """
 
     reason: str
+    of_memory: bool = False
 
 
 def serve(connection: Connection, spec: str, device: str, dtype: str) -> None:
@@ -109,7 +117,27 @@ def _answer(model: OpenClip, request: EmbedPrompts | EmbedPictures) -> Vectors |
         return Vectors(model.embed_pictures(request.pictures))
     # torch reports a full device, a bad shape and a broken driver alike: the request fails, not the process.
     except (RuntimeError, MemoryError, ValueError, TypeError) as error:
-        return Failed(f"{type(error).__name__}: {error}")
+        return Failed(f"{type(error).__name__}: {error}", of_memory=_is_of_memory(error))
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """A GPU's has a class of its own in torch, and a CPU's just words."""
+    words = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "out of memory" in words
+        or "can't allocate memory" in words
+    )
+
+
+def _share_the_daemons_fate() -> None:
+    """Go when the daemon is gone, also while a model loads or hangs; and before it, where memory runs out."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+        score.write("500")
 
 
 def main(arguments: list[str]) -> int:
@@ -117,8 +145,10 @@ def main(arguments: list[str]) -> int:
     logging.disable(logging.CRITICAL)
     match arguments:
         case ["serve", fd, spec, device, dtype]:
-            # The daemon decides when to stop; a Ctrl-C at the terminal reaches its whole process group.
+            # The daemon decides when to stop; what its terminal sends reaches its whole process group.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            _share_the_daemons_fate()
             serve(Connection(int(fd)), spec, device, dtype)
             return 0
         case ["pull", spec]:

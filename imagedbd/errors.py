@@ -10,10 +10,12 @@
     ├── NothingMatchedError        exit 1    a search or a lookup without a result
     ├── DaemonNotRunningError      exit 69   nobody answers at the socket
     │   └── DaemonStoppingError              it is on its way out
+    ├── DaemonBusyError            exit 70   it has too much to do for this one; ask again
     ├── LockHeldError              exit 75   another daemon works on this data folder
     ├── ConfigError                exit 78   a setting that cannot be used
     ├── WaitTimeoutError           exit 124  the time given was not enough
     ├── PictureError               exit 70   one file cannot be indexed; never stops the others
+    │   ├── DecoderLostError                 its decoder crashed or hung: try once more
     │   ├── PictureChangedError              it changed while it was being read: look again
     │   └── PictureMissingError              it went away, or is not a regular file
     ├── ModelUnavailableError      exit 70   the weights are not on this machine
@@ -97,6 +99,10 @@ class DaemonStoppingError(DaemonNotRunningError):
     title = "The daemon is stopping"
 
 
+class DaemonBusyError(ImagedbError):
+    title = "The daemon is busy"
+
+
 class LockHeldError(ImagedbError):
     title = "Another daemon is running"
     exit_code = 75
@@ -114,6 +120,12 @@ class WaitTimeoutError(ImagedbError):
 
 class PictureError(ImagedbError):
     title = "Picture cannot be indexed"
+
+
+class DecoderLostError(PictureError):
+    """The process that read it crashed, or took too long. Others may have killed it: a second try tells."""
+
+    title = "Picture cannot be decoded"
 
 
 class PictureChangedError(PictureError):

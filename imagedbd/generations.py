@@ -222,6 +222,35 @@ def owner_of(data_dir: str) -> str:
     return owner
 
 
+def note_damage(data_dir: str, message: str | None) -> None:
+    """Keep the reason for which a daemon could not start, for those who ask while there is none.
+
+    :param message: ``None`` once it is mended.
+    """
+    path = _damage_file(data_dir)
+    try:
+        if message is not None:
+            with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(f"{message}\n")
+        elif os.path.exists(path):
+            os.unlink(path)
+    except OSError as error:
+        log.warning("%s cannot be kept up to date: %s", path, error.strerror)
+
+
+def noted_damage(data_dir: str) -> str | None:
+    """The reason for which the last daemon could not start, if that was damage."""
+    try:
+        with open(_damage_file(data_dir), encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().strip() or None
+    except OSError:
+        return None
+
+
+def _damage_file(data_dir: str) -> str:
+    return os.path.join(data_dir, "damaged")
+
+
 def generations_file(data_dir: str) -> str:
     return os.path.join(data_dir, FILE_NAME)
 

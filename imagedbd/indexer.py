@@ -29,6 +29,7 @@ import numpy as np
 from imagedbd.commits import Committer, Failure, Finished, Work
 from imagedbd.datatypes import Decoded, FileChange, ModelState, PictureState, Signature
 from imagedbd.errors import (
+    DecoderLostError,
     EmbedderError,
     ImagedbError,
     ModelUnavailableError,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS: Final = 2
-"""How often a file is opened that takes the daemon down with it."""
+"""How often a file is opened that takes its decoder, or the daemon, down with it."""
 BATCHES_IN_FLIGHT: Final = 2
 """One that the model works on, and one that lies ready when it is done."""
 TAKEN: Final = 256
@@ -79,6 +80,7 @@ RATE_WINDOW_S: Final = 30.0
 class _Job:
     """One file in work.
 
+    :param attempts: how often it was opened so far, and not brought to an end.
     :param known: content hashes at which the decoder stops.
     :param must_embed: what seems known is not: its vector was looked for, and nobody has it.
     """
@@ -86,7 +88,7 @@ class _Job:
     change: FileChange
     signature: Signature
     generation: int
-    attempts: int = 1
+    attempts: int = 0
     known: frozenset[str] = frozenset()
     must_embed: bool = False
 
@@ -130,6 +132,9 @@ class _Line:
 
     taken: deque[FileChange] = field(default_factory=deque)
     jobs: deque[_Job] = field(default_factory=deque)
+    suspects: deque[_Job] = field(default_factory=deque)
+    """Files that were in work when a decoder or the daemon died. They are tried when there is nothing else to
+    do, and one at a time: if it happens again, it is known which of them it was."""
     decoding: dict[Future[Decoded], _Job] = field(default_factory=dict)
     decoded: deque[_Picture] = field(default_factory=deque)
     embedding: dict[Future[NDArray[np.float32]], list[_Picture]] = field(default_factory=dict)
@@ -142,7 +147,8 @@ class _Line:
 
     def reading(self) -> bool:
         """Whether files are in work that may turn out to be others that vanished."""
-        return bool(self.taken or self.jobs or self.decoding or self.decoded or self.embedding or self.halves)
+        to_read = self.taken or self.jobs or self.suspects or self.decoding
+        return bool(to_read or self.decoded or self.embedding or self.halves)
 
     def empty(self) -> bool:
         return not (self.reading() or self.work or self.gone)
@@ -195,6 +201,7 @@ class Indexer:
         self._read_well: list[str] = []
         self._generation = 0
         self._refusals = 0
+        self._crashed = False
         self._untidy = False
         self._told = False
         self._look_for_model_at: float | None = None
@@ -212,12 +219,21 @@ class Indexer:
         """Begin only when this load has ended, well or not: no picture is then decoded for nothing."""
         self._first_load = first_load
 
-    def close(self) -> None:
-        """Stop after the step in hand; what was in flight is taken up again at the next start."""
+    def begin_close(self) -> None:
+        """Stop after the step in hand; returns without waiting for that."""
         self._closing.set()
         self._queue.close()
+
+    def close(self) -> None:
+        """Stop after the step in hand; what was in flight is taken up again at the next start."""
+        self.begin_close()
         if self._thread.is_alive():
             self._thread.join()
+
+    @property
+    def left_all_in_step(self) -> bool:
+        """Whether store and ledger have the same, now that this is closed: no commit stopped between them."""
+        return not (self._crashed or self._refusals)
 
     def between_batches(self, action: Callable[[], None]) -> Future[None]:
         """Have the indexer's thread do this: it finishes what is in hand first, and takes nothing new.
@@ -280,6 +296,7 @@ class Indexer:
         # A bug must stop the daemon loudly: a writer that is gone while the rest lives on would drift.
         except Exception:
             log.exception("the indexer met a bug and stops the daemon")
+            self._crashed = True
             self._on_crash()
 
     def _guarded_step(self) -> None:
@@ -317,7 +334,7 @@ class Indexer:
 
     def _take(self) -> None:
         idle = self._line.empty()
-        room = TAKEN - len(self._line.taken) - len(self._line.jobs)
+        room = TAKEN - len(self._line.taken) - len(self._line.jobs) - len(self._line.suspects)
         changes = self._queue.take(room, timeout=self._patience() if idle else 0) if room > 0 else []
         self._line.taken.extend(changes)
         self._untidy = self._untidy or bool(changes)
@@ -365,7 +382,7 @@ class Indexer:
             job = self._look_at(line.taken[0])
             line.taken.popleft()
             if job is not None:
-                line.jobs.append(job)
+                (line.suspects if job.attempts else line.jobs).append(job)
 
     def _look_at(self, change: FileChange) -> _Job | None:
         """What is to be done about a path, by what ``lstat`` says of it now."""
@@ -389,7 +406,7 @@ class Indexer:
         if entry and entry.signature == signature and self._is_settled(entry):
             self._queue.done(change)
             return None
-        return _Job(change, signature, self._generation)
+        return _Job(change, signature, self._generation, _tries_so_far(entry, signature))
 
     def _is_eligible(self, path: str, stat: os.stat_result) -> bool:
         folder = os.path.dirname(path)
@@ -412,20 +429,26 @@ class Indexer:
 
     def _begin_jobs(self) -> None:
         line = self._line
+        source = line.jobs
         batch = [line.jobs[i] for i in range(min(self._room(), len(line.jobs)))]
-        if not batch:
+        if not batch and line.suspects and self._room() > 0 and not self._suspects_in_work():
+            source, batch = line.suspects, [line.suspects[0]]
+        if not batch and not self._read_well:
             return
         known = [self._probable(job.signature.size) for job in batch]
         files = [(job.change.path, job.signature) for job in batch]
         attempts = self._ledger.begin(files, released=self._read_well)
         self._read_well.clear()
         for job, hashes in zip(batch, known, strict=True):
-            line.jobs.popleft()
+            source.popleft()
             counted = replace(job, attempts=attempts[job.change.path], known=hashes)
             if counted.attempts > MAX_ATTEMPTS:
-                line.add_failure(counted, "The daemon died twice while it was reading this file.")
+                line.add_failure(replace(counted, attempts=MAX_ATTEMPTS), _FATAL)
             else:
                 self._decode(counted)
+
+    def _suspects_in_work(self) -> bool:
+        return any(job.attempts > 1 for job in self._line.decoding.values())
 
     def _room(self) -> int:
         """How many files may be begun: enough to keep every stage busy, and no pixels without bound."""
@@ -444,20 +467,37 @@ class Indexer:
     def _collect_decoded(self) -> None:
         for future in [future for future in self._line.decoding if future.done()]:
             job = self._line.decoding[future]
-            try:
-                decoded = future.result()
-            except (PictureChangedError, PictureMissingError):
-                self._queue.again(job.change)
-            except PictureError as error:
-                self._line.add_failure(job, error.message)
-            except ImagedbError as error:
-                # No decoder could be run at all, which no file is to blame for.
-                self._queue.again(job.change)
-                self._pause(error)
-            else:
-                self._sort(job, decoded)
+            if not self._has_died(job, future):
+                self._read_well.append(job.change.path)
             del self._line.decoding[future]
-            self._read_well.append(job.change.path)
+
+    def _has_died(self, job: _Job, future: Future[Decoded]) -> bool:
+        """Take a file on that was read; returns whether its decoder was lost to it instead."""
+        try:
+            decoded = future.result()
+        except DecoderLostError as error:
+            if job.attempts < MAX_ATTEMPTS:
+                log.warning("%s is tried once more: %s", job.change.path, error.message)
+                self._line.suspects.append(job)
+            else:
+                self._line.add_failure(job, error.message)
+            return True
+        except PictureChangedError:
+            # What was read is out of date, and what it is now is a change of its own: whoever waits for the
+            # former must not wait for a file that never comes to rest.
+            self._queue.done(job.change)
+            self._queue.put(job.change.path)
+        except PictureMissingError:
+            self._queue.again(job.change)
+        except PictureError as error:
+            self._line.add_failure(job, error.message)
+        except ImagedbError as error:
+            # No decoder could be run at all, which no file is to blame for.
+            self._queue.again(job.change)
+            self._pause(error)
+        else:
+            self._sort(job, decoded)
+        return False
 
     def _sort(self, job: _Job, decoded: Decoded) -> None:
         picture = _Picture(job, decoded)
@@ -524,10 +564,18 @@ class Indexer:
                     self._accept(picture, row)
 
     def _accept(self, picture: _Picture, row: NDArray[np.float32]) -> None:
-        if np.isfinite(row).all() and row.any():
-            self._finish(picture, row)
+        if fault := self._fault_of(row):
+            self._give_up(picture, f"The model gave no usable vector for this picture: {fault}.")
         else:
-            self._give_up(picture, "The model gave no usable vector for this picture.")
+            self._finish(picture, row)
+
+    def _fault_of(self, row: NDArray[np.float32]) -> str | None:
+        info = self._embedder.info
+        if info and row.shape != (info.dimension,):
+            return f"it has the shape {row.shape} in place of {info.dimension} numbers"
+        if not np.isfinite(row).all():
+            return "some of its numbers are not finite"
+        return None if row.any() else "it is zero"
 
     def _halve(self, batch: list[_Picture], error: ImagedbError) -> None:
         """One picture of a failed batch may be the cause: the others must not pay for it."""
@@ -550,11 +598,12 @@ class Indexer:
         pixels = picture.decoded.pixels
         if pixels is None:
             return False
-        try:
-            self._embedder.embed_pictures([np.zeros_like(pixels)]).result()
-        except (EmbedderError, ModelUnavailableError):
-            return True
-        return False
+        black = self._embedder.embed_pictures([np.zeros_like(pixels)])
+        while not black.done():
+            if self._closing.is_set():
+                return True
+            wait([black], GLANCE_S)
+        return isinstance(black.exception(), (EmbedderError, ModelUnavailableError))
 
     def _model_works(self) -> None:
         if self._look_for_model_at is not None:
@@ -666,6 +715,16 @@ class Indexer:
             self._ledger.begin((), released=in_hand)
         except StoreError as error:
             log.warning("attempts at %d files stay counted: %s", len(in_hand), error.message)
+
+
+_FATAL: Final = "The daemon died twice while it was reading this file."
+
+
+def _tries_so_far(entry: LedgerEntry | None, signature: Signature) -> int:
+    """How often this version of a file was opened without coming to an end, as the ledger counts."""
+    if entry is None or entry.state is not PictureState.PENDING or entry.signature != signature:
+        return 0
+    return entry.attempts
 
 
 def _lstat(path: str) -> os.stat_result | None:

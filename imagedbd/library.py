@@ -28,10 +28,11 @@ from imagedbd.errors import (
     ModelUnavailableError,
     NothingMatchedError,
     StoreError,
+    StoreUnreadableError,
     UsageError,
     WaitTimeoutError,
 )
-from imagedbd.generations import Generation, GenerationsFile, generations_of, owner_of
+from imagedbd.generations import Generation, GenerationsFile, generations_of, note_damage, owner_of
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
 from imagedbd.reconcile import reconcile
@@ -57,7 +58,9 @@ log = logging.getLogger(__name__)
 
 LIVE_SETTINGS: Final = frozenset({"roots", "ignore"})
 """Settings that a reload applies at once."""
-SWITCHED_SETTINGS: Final = frozenset({"store", "store_uri", "storage_options", "model", "named"})
+SWITCHED_SETTINGS: Final = frozenset(
+    {"store", "store_uri", "storage_options", "model", "named", "overridden"}
+)
 """Settings that say what a first index is like; where they differ from the one that is there, it is told."""
 
 
@@ -77,19 +80,30 @@ class Library:
         self._read_settings = read_settings
         self._started = time.monotonic()
         self._closing = False
+        self._built = False
+        self._reloading = threading.Lock()
         self._roots_are_wanted = bool(settings.roots)
         self._first_load: Future[Any] | None = None
+        self._options_in_use = settings.storage_options
         self._closers = ExitStack()
         with ExitStack() as undo:
             undo.callback(self._closers.close)
-            self._build(settings, on_crash)
+            try:
+                self._build(settings, on_crash)
+            except StoreUnreadableError as error:
+                note_damage(settings.data_dir, error.message)
+                raise
+            self._built = True
             undo.pop_all()
+        note_damage(settings.data_dir, None)
 
     def _build(self, settings: Settings, on_crash: Callable[[], object]) -> None:
         self._rules = _rules(settings)
         self._ledger = Ledger(ledger_file(settings))
         self._closers.callback(self._ledger.close)
         self._generations = GenerationsFile(settings)
+        # Before any store is open: whatever fails in one has it looked through.
+        self._scrubber = Scrubber(self._store_in_use, lambda store: store is self._room.current.store)
         self._decoder = Decoder(settings.decoders or None, _limits(settings))
         self._closers.callback(self._decoder.close)
         self._room = EngineRoom(self._first_engine())
@@ -115,7 +129,6 @@ class Library:
         self._closers.callback(self._watcher.stop)
         self._switcher = Switcher(self._workshop(), lambda: self._settings)
         self._closers.callback(self._switcher.close)
-        self._scrubber = Scrubber(self._store_in_use, lambda store: store is self._room.current.store)
         self._closers.callback(self._scrubber.stop)
 
     def _first_engine(self) -> Engine:
@@ -123,15 +136,21 @@ class Library:
         active = self._generations.current.active
         if not active.is_remote and put_in_place(active.where(self._settings.data_dir)):
             log.warning("the store that an interrupted repair had saved is in its place now")
-        store = open_generation(self._settings, active)
+        store = self._open(active)
         with ExitStack() as undo:
             undo.callback(store.close)
-            reconcile(store, self._ledger, thorough=self._note_the_run())
+            with _blaming_damage(store):
+                reconcile(store, self._ledger, thorough=self._note_the_run())
             bound = store.model
             spec = bound.spec if bound else active.model or self._settings.model
             engine = self._new_engine(store, self._open_embedder(spec, bound))
             undo.pop_all()
         return engine
+
+    def _open(self, generation: Generation) -> Store:
+        if generation.is_remote:
+            self._options_in_use = self._settings.storage_options
+        return open_generation(self._settings, generation, on_doubt=self._scrubber.request)
 
     def _open_embedder(self, spec: str, expected: ModelInfo | None) -> EmbedderProcess:
         def on_ready() -> None:
@@ -165,7 +184,7 @@ class Library:
             ledger=self._ledger,
             decoder=self._decoder,
             gate=threading.Lock(),
-            open_store=lambda generation: open_generation(self._settings, generation),
+            open_store=self._open,
             open_embedder=self._open_embedder,
             new_engine=self._new_engine,
         )
@@ -175,13 +194,17 @@ class Library:
         return self._room.current.embedder
 
     def _note_the_run(self) -> bool:
-        """Leave a mark that only a clean close removes; returns whether the last run left one."""
+        """Leave a mark that only a close removes after which all is well; returns whether there was one."""
         mark = running_mark(self._settings)
         unclean = os.path.exists(mark)
         with open(mark, "w", encoding="ascii") as file:
             file.write(f"{os.getpid()}\n")
-        self._closers.callback(os.unlink, mark)
+        self._closers.callback(self._end_the_run, mark)
         return unclean
+
+    def _end_the_run(self, mark: str) -> None:
+        if self._built and self._indexer.left_all_in_step:
+            os.unlink(mark)
 
     def start(self) -> None:
         """Watch first, then scan: nothing that changes in between is missed by both."""
@@ -206,8 +229,11 @@ class Library:
             log.warning("%s", difference.text)
 
     def begin_close(self) -> None:
-        """From now on, who waits is told that the daemon stops."""
+        """From now on, who waits is told that the daemon stops, for changes or for the model."""
         self._closing = True
+        # In this order: else pictures in work would seem to be what the model fails of.
+        self._indexer.begin_close()
+        self._embedder.begin_close()
 
     def close(self) -> None:
         """Stop all threads and processes, newest first; what was in flight is done again next time."""
@@ -391,29 +417,37 @@ class Library:
         :returns: ``changed``, and ``needs_restart``: names of settings that count from the next start on.
         :raises ConfigError: with the fault.
         """
+        with self._reloading:
+            return self._reload()
+
+    def _reload(self) -> dict[str, Any]:
         old, new = self._settings, self._read_settings()
         names = [name for name in asdict(new) if getattr(new, name) != getattr(old, name)]
         followed = LIVE_SETTINGS | SWITCHED_SETTINGS
-        self._settings = replace(old, **{name: getattr(new, name) for name in followed})
+        settings = replace(old, **{name: getattr(new, name) for name in followed})
+        rules = _rules(settings)  # what is wrong with them is found before anything is changed
+        self._settings = settings
         if SWITCHED_SETTINGS.intersection(names):
             for difference in self._differences():
                 log.warning("%s", difference.text)
         if LIVE_SETTINGS.intersection(names):
-            self._rules = self._indexer.rules = _rules(self._settings)
+            self._rules = self._indexer.rules = rules
             self._roots_are_wanted = True
             self._watcher.set_rules(self._rules)
             self._scanner.set_rules(self._rules)
-        changed = [name for name in names if name != "named"]
-        if self._generations.current.active.is_remote:
-            followed -= {"storage_options"}  # the table is open with those that it was opened with
-        return {"changed": changed, "needs_restart": [name for name in changed if name not in followed]}
+        changed = [name for name in names if name not in {"named", "overridden"}]
+        late = [name for name in changed if name not in followed]
+        # A remote table keeps those that it was opened with, however often the settings are read again.
+        if self._generations.current.active.is_remote and self._options_in_use != new.storage_options:
+            late.append("storage_options")
+        return {"changed": changed, "needs_restart": late}
 
     def check_work(self) -> None:
         """:raises ImagedbError: nothing is being indexed at the moment; the message says why."""
         if self._closing:
             raise DaemonStoppingError("It was asked to stop.")
         if self._indexer.trouble:
-            raise StoreError(f"Indexing is held up: {self._indexer.trouble}")
+            raise StoreError(f"Indexing is held up: {self._scrubber.damage or self._indexer.trouble}")
 
     def waiting(self) -> int:
         """How many pictures are stored without a vector.
@@ -596,9 +630,26 @@ def store_folder(settings: Settings) -> str:
     return generations_of(settings).active.where(settings.data_dir)
 
 
-def open_generation(settings: Settings, generation: Generation) -> Store:
+@contextmanager
+def _blaming_damage(store: Store) -> Iterator[None]:
+    """Before anybody is served: where a store fails and is damaged, that is what is said.
+
+    :raises StoreUnreadableError: in the place of whatever else failed.
+    """
+    try:
+        yield
+    except StoreError as error:
+        if damage := next(filter(None, store.scrub()), None):
+            raise StoreUnreadableError(damage) from error
+        raise
+
+
+def open_generation(
+    settings: Settings, generation: Generation, on_doubt: Callable[[], object] = lambda: None
+) -> Store:
     """Open the store of a generation, for a caller who holds the data folder's lock.
 
+    :param on_doubt: as for :func:`~imagedbd.stores.open_store`.
     :raises StoreUnreadableError: if it cannot be read.
     """
     # A folder here has one owner whoever that is; to lose the file that names it must not cost the index.
@@ -609,6 +660,7 @@ def open_generation(settings: Settings, generation: Generation) -> Store:
         owner=owner,
         exclusive=not generation.is_remote,
         options=settings.storage_options if generation.is_remote else None,
+        on_doubt=on_doubt,
     )
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import fcntl
 import os
 import stat as stat_module
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from imagedbd.errors import ConfigError, LockHeldError
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
+
+
+_TRIES: Final = 10
+_PAUSE_S: Final = 0.02
+"""Who only looks whether a lock is held has it for a moment: that must not keep a daemon from starting."""
 
 
 @contextmanager
@@ -33,28 +39,66 @@ def locked(path: str, what: str) -> Iterator[None]:
 
     :param what: what the lock stands for, as an error names it.
     :raises LockHeldError: if another process holds it.
+    :raises ConfigError: if the file cannot be used.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockHeldError(f"Another imagedbd uses {what}. `imagedb status` talks to it.") from error
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ConfigError(f"The lock {path} cannot be used: {error.strerror}.") from error
+    try:
+        _acquire(descriptor, what)
         yield
     finally:
         os.close(descriptor)
 
 
+def _acquire(descriptor: int, what: str) -> None:
+    for left in reversed(range(_TRIES)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if not left:
+                raise LockHeldError(f"Another imagedbd uses {what}. `imagedb status` talks to it.") from error
+            time.sleep(_PAUSE_S)
+        else:
+            return
+
+
+def is_locked(path: str) -> bool:
+    """Whether a process holds this lock at the moment; a file that cannot be looked at is not locked."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def socket_lock(socket: str) -> str:
+    """The lock of the daemon at a socket, held from before there is one until after."""
+    return f"{socket}.lock"
+
+
 def prepare_folder(folder: str) -> None:
     """A new folder is private; one that is there must belong to this user, and to nobody else to write in.
 
+    For the start, when there is one thread: the umask is one for all.
+
     :raises ConfigError: if that is not so, or cannot be.
     """
+    umask = os.umask(0o077)  # folders on the way to it are private as well
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         stat = os.lstat(folder)
     except OSError as error:
         raise ConfigError(f"The folder {folder} cannot be made: {error.strerror}.") from error
+    finally:
+        os.umask(umask)
     if not stat_module.S_ISDIR(stat.st_mode):
         raise ConfigError(f"{folder} is a symbolic link or no folder; name a real one.")
     if stat.st_uid != os.geteuid():

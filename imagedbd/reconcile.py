@@ -40,7 +40,7 @@ def reconcile(store: Store, ledger: Ledger, *, thorough: bool) -> None:
         present.add(record.id)
         if record.id not in known:
             orphans.append(record)
-        elif known[record.id] not in {None, _print(record)}:
+        elif known[record.id] not in {_print(record), hash(record.content_hash)}:
             stale[record.id] = record.content_hash
     lost = [entry.path for entry in ledger.under("/") if entry.id and entry.id not in present]
     if orphans or lost or stale:
@@ -68,9 +68,10 @@ def _print(row: ImageRecord | LedgerEntry) -> int:
     return hash((row.path, row.signature, row.content_hash))
 
 
-def _expected_print(entry: LedgerEntry) -> int | None:
-    """``None`` for an entry in work, of which nothing is expected."""
-    return _print(entry) if entry.state in {PictureState.INDEXED, PictureState.WAITING} else None
+def _expected_print(entry: LedgerEntry) -> int:
+    """Of an entry in work only the content counts that the store is taken to hold of it."""
+    settled = entry.state in {PictureState.INDEXED, PictureState.WAITING}
+    return _print(entry) if settled else hash(entry.content_hash)
 
 
 def _doubt(stale: Mapping[str, str], ledger: Ledger) -> None:
@@ -79,7 +80,12 @@ def _doubt(stale: Mapping[str, str], ledger: Ledger) -> None:
         return
     doubted = [entry for entry in ledger.under("/") if entry.id in stale]
     ledger.put(
-        replace(entry, state=PictureState.PENDING, content_hash=stale[entry.id])
+        replace(
+            entry,
+            state=PictureState.PENDING,
+            content_hash=stale[entry.id],
+            attempts=entry.attempts if entry.state is PictureState.PENDING else 0,
+        )
         for entry in doubted
         if entry.id is not None
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from imagedbd.errors import EmbedderError, PictureError
+from imagedbd.errors import DecoderLostError, EmbedderError, PictureError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +25,8 @@ BATCHES_IN_FLIGHT: Final = 2
 """One that the model works on, and one that lies ready when it is done."""
 
 LOOK_S: Final = 0.25
+TRIES: Final = 2
+"""How often a picture is read whose decoder was lost: somebody may have killed it."""
 
 _Batch = list[tuple["ImageRecord", "Pixels"]]
 
@@ -70,23 +72,31 @@ class Reembedder:
     def _decoded(self, records: Iterable[ImageRecord]) -> Iterator[tuple[ImageRecord, Pixels | None]]:
         """In the order given, a few of them read ahead; without pixels where a picture is not what it was."""
         ahead: deque[tuple[ImageRecord, Future[Decoded]]] = deque()
-        info = self._embedder.info
         for record in records:
-            preprocess = info.preprocess if info else None
-            ahead.append((record, self._decoder.submit(record.path, frozenset(), preprocess)))
+            ahead.append((record, self._submit(record)))
             if len(ahead) > 2 * self._decoder.capacity:
                 yield from self._read(*ahead.popleft())
         while ahead:
             yield from self._read(*ahead.popleft())
 
+    def _submit(self, record: ImageRecord) -> Future[Decoded]:
+        info = self._embedder.info
+        return self._decoder.submit(record.path, frozenset(), info.preprocess if info else None)
+
     def _read(
         self, record: ImageRecord, future: Future[Decoded]
     ) -> Iterator[tuple[ImageRecord, Pixels | None]]:
         """One picture, or nothing if it is time to stop."""
+        tries = 1
         while not self._stopping.is_set():
-            if wait([future], LOOK_S).done:
-                yield record, _pixels(record, future)
-                return
+            if not wait([future], LOOK_S).done:
+                continue
+            if isinstance(future.exception(), DecoderLostError) and tries < TRIES:
+                tries += 1
+                future = self._submit(record)
+                continue
+            yield record, _pixels(record, future)
+            return
 
     def _begin(self, batch: _Batch) -> Future[NDArray[np.float32]]:
         return self._embedder.embed_pictures([pixels for _, pixels in batch])

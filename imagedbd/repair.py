@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError
 from imagedbd.generations import (
+    Course,
     Generation,
     Generations,
     first_of,
     generations_file,
     generations_of,
+    note_damage,
     write_generations,
 )
 from imagedbd.ledger import Ledger
@@ -26,25 +30,29 @@ from imagedbd.stores.salvage import put_in_place, save_rows, saved_place
 if TYPE_CHECKING:
     from imagedbd.config import Settings
 
+_ADVICE: Final = re.compile(r" Run `imagedbd repair`[^.]*\.")
+"""What an error advises, and what is being done."""
+
 
 def repair(settings: Settings) -> list[str]:
     """Check ledger and store, and set aside the one that is damaged; nothing is deleted.
 
     A ledger is built anew from the store and the folders, by hashing; a store from what can be read of it,
-    and the rest is embedded anew. One that is kept to go back to is checked, no more. What says where the
-    store is, is found out from the stores that are there.
+    and the rest is embedded anew. One that is kept to go back to is checked, and takes its place where
+    nothing can be read. What says where the store is, is found out from the stores that are there.
 
     :returns: what was found and done, a sentence each.
     :raises LockHeldError: if the daemon runs.
     """
     with locked_data(settings):
-        return [
+        findings = [
             *_check_generations(settings),
             *_finish_renewal(settings),
             _check_ledger(ledger_file(settings)),
-            _check_store(settings),
-            *_check_previous(settings),
+            *_check_stores(settings),
         ]
+        note_damage(settings.data_dir, None)
+    return [_ADVICE.sub("", finding) for finding in findings]
 
 
 def _check_generations(settings: Settings) -> list[str]:
@@ -105,31 +113,54 @@ def _check_ledger(file: str) -> str:
     return f"The ledger {file} is in order."
 
 
-def _check_store(settings: Settings) -> str:
-    active = generations_of(settings).active
-    folder = active.where(settings.data_dir)
+def _check_stores(settings: Settings) -> list[str]:
+    """The store that answers, and the one that is kept to go back to."""
+    current = generations_of(settings)
+    kept = _Kept.of(settings, current.previous)
+    folder = current.active.where(settings.data_dir)
     try:
-        rows = _checked_rows(settings, active)
+        rows = _checked_rows(settings, current.active)
     except StoreError as error:
-        if active.is_remote:
-            return f"{error.message} It is not on this machine, so nothing was changed."
-        return f"{error.message} {_renew_store(settings, active.kind, folder)}"
-    return f"The store {folder} is in order, with {rows} rows."
+        if current.active.is_remote:
+            found = f"{error.message} It is not on this machine, so nothing was changed."
+        else:
+            found = f"{error.message} {_renew_store(settings, current, kept)}"
+    else:
+        found = f"The store {folder} is in order, with {_count(rows, 'row')}."
+    # One that answers from now on is told of already.
+    return [found, kept.finding] if kept.finding and generations_of(settings).previous else [found]
 
 
-def _check_previous(settings: Settings) -> list[str]:
-    """The store that is kept to go back to. It is not worth saving: what answers has all that it has."""
-    previous = generations_of(settings).previous
-    if previous is None or previous.is_remote:
-        return []
-    folder = previous.where(settings.data_dir)
-    try:
-        if not os.path.isdir(folder):  # to open it would make an empty one
-            raise StoreUnreadableError(f"{folder} is not there.")
-        rows = _checked_rows(settings, previous)
-    except StoreError as error:
-        return [f"The store that is kept to go back to: {error.message} `imagedb model remove` drops it."]
-    return [f"The store {folder}, which is kept to go back to, is in order, with {rows} rows."]
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The store that is kept to go back to. It is not worth saving: what answers has all that it has.
+
+    :param finding: what was found; ``None`` if there is none on this machine.
+    :param intact: whether it could answer.
+    """
+
+    finding: str | None = None
+    intact: bool = False
+    rows: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings, previous: Generation | None) -> _Kept:
+        if previous is None or previous.is_remote:
+            return cls()
+        folder = previous.where(settings.data_dir)
+        try:
+            if not os.path.isdir(folder):  # to open it would make an empty one
+                raise StoreUnreadableError(f"{folder} is not there.")
+            rows = _checked_rows(settings, previous)
+        except StoreError as error:
+            return cls(
+                f"The store that is kept to go back to: {error.message} `imagedb model remove` drops it."
+            )
+        return cls(
+            f"The store {folder}, which is kept to go back to, is in order, with {_count(rows, 'row')}.",
+            intact=True,
+            rows=rows,
+        )
 
 
 def _checked_rows(settings: Settings, generation: Generation) -> int:
@@ -147,22 +178,65 @@ def _checked_rows(settings: Settings, generation: Generation) -> int:
         store.close()
 
 
-def _renew_store(settings: Settings, kind: str, folder: str) -> str:
+def _renew_store(settings: Settings, current: Generations, kept: _Kept) -> str:
     """Make a store of what can be read of a damaged one, and put it in its place.
+
+    Where nothing can be read, the one that is kept to go back to answers from now on, if it is intact.
 
     :raises StoreError: if there is no room for it; the damaged one stays where it is.
     """
+    folder = current.active.where(settings.data_dir)
     try:
-        saved, lost = save_rows(kind, folder, saved_place(folder))
+        saved, lost = save_rows(current.active.kind, folder, saved_place(folder))
     except StoreUnreadableError as error:
-        return f"{error.message} It was set aside as {_set_aside(folder)}; its pictures are embedded anew."
-    # Some rows may be what they were a while ago: the next start compares them with the ledger, each.
-    with open(running_mark(settings), "a", encoding="ascii"):
-        pass
+        told = f"{error.message} It was set aside as {_set_aside(folder)}"
+        if kept.intact and current.previous is not None:
+            return f"{told}. {_go_back(settings, current, current.previous, kept.rows)}"
+        return f"{told}; its pictures are embedded anew."
+    _have_rows_compared(settings)
     aside = _set_aside(folder)
     put_in_place(folder)
-    rest = "what it lost is" if lost is None else f"{lost} that were lost are"
-    return f"{saved} pictures were saved into a new store, and {rest} embedded anew; the old one is {aside}."
+    were = "was" if saved == 1 else "were"
+    return (
+        f"{_count(saved, 'picture')} {were} saved into a new store. {_lost_in_words(lost)} "
+        f"The old one was set aside as {aside}."
+    )
+
+
+def _lost_in_words(lost: int | None) -> str:
+    """:param lost: how many pictures; ``None`` if that is not known."""
+    match lost:
+        case None:
+            return "Pictures that it lacks are embedded anew at the next start."
+        case 0:
+            return "None was lost."
+        case 1:
+            return "One was lost, and is embedded anew at the next start."
+        case _:
+            return f"{lost:,} were lost, and are embedded anew at the next start."
+
+
+def _go_back(settings: Settings, current: Generations, previous: Generation, rows: int) -> str:
+    """Have the store that was kept answer: it knows the pictures by the same ids as the ledger."""
+    # What was being copied from the lost one is begun anew on request; what is embedded has a use still.
+    base = current if current.course is Course.EMBED else current.abandoned()
+    write_generations(settings.data_dir, replace(base, active=previous, previous=None))
+    _have_rows_compared(settings)
+    model = f" with {previous.model}" if previous.model else ""
+    return (
+        f"The {previous.kind} store{model} that was kept to go back to answers from the next start on, with "
+        f"{_count(rows, 'row')}; what it lacks is embedded anew."
+    )
+
+
+def _have_rows_compared(settings: Settings) -> None:
+    """Some rows may be what they were a while ago: the next start compares them with the ledger, each."""
+    with open(running_mark(settings), "a", encoding="ascii"):
+        pass
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _set_aside(*paths: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,8 @@ FIRST_S: Final = 600.0
 """The first pass begins so long after the start, when a machine has other things to do; and the one after a
 pass that found damage, which may have been mended by then."""
 EVERY_S: Final = 86_400.0
+DOUBT_S: Final = 600.0
+"""A read that failed has everything looked through at once, but not more often than this."""
 PACE_S: Final = 1.0
 """Pause between two pieces: a pass is long, and nobody notices it."""
 
@@ -46,12 +49,16 @@ class Scrubber:
         first_s: float = FIRST_S,
         every_s: float = EVERY_S,
         pace_s: float = PACE_S,
+        doubt_s: float = DOUBT_S,
     ) -> None:
         self._in_use = in_use
         self._is_current = is_current
         self._first_s, self._every_s, self._pace_s = first_s, every_s, pace_s
         self._soon_s = min(first_s, every_s)
+        self._doubt_s = doubt_s
+        self._doubted_at: float | None = None
         self._found: _Found | None = None
+        self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scrubber", daemon=True)
 
@@ -64,16 +71,31 @@ class Scrubber:
     def start(self) -> None:
         self._thread.start()
 
+    def request(self) -> None:
+        """Look through everything now, without pauses: something failed that damage would explain.
+
+        Any thread may ask, as often as it likes; what was looked through lately is not again.
+        """
+        now = time.monotonic()
+        if self._doubted_at is None or now - self._doubted_at >= self._doubt_s:
+            self._doubted_at = now
+            self._wake.set()
+
     def stop(self) -> None:
         self._stopping.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
         pause = self._first_s
-        while not self._stopping.wait(pause):
+        while True:
+            in_doubt = self._wake.wait(pause)
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
             try:
-                self._pass()
+                self._pass(0.0 if in_doubt else self._pace_s)
             except ImagedbError as error:
                 log.warning("the store could not be scrubbed: %s", error.message)
             # The thread must outlive its bugs: without it damage would never be told.
@@ -81,7 +103,7 @@ class Scrubber:
                 log.exception("the scrubber met a bug")
             pause = self._soon_s if self._found else self._every_s
 
-    def _pass(self) -> None:
+    def _pass(self, pace_s: float) -> None:
         """One look at everything; what an earlier one found is forgotten if this one comes through clean."""
         found: _Found | None = None
         with self._in_use() as store:
@@ -89,7 +111,10 @@ class Scrubber:
                 if damage is not None and found is None:
                     found = _Found(store, damage)
                     self._tell(found)
-                if self._stopping.wait(self._pace_s) or not self._is_current(store):
+                # Whoever doubts it meanwhile wants to know soon: the rest of this pass hurries.
+                self._wake.wait(pace_s)
+                pace_s = 0.0 if self._wake.is_set() else pace_s
+                if self._stopping.is_set() or not self._is_current(store):
                     return
         self._found = found
 

@@ -103,8 +103,8 @@ class Searcher:
         return Answer(_finish(self._hits(query, vector, words), query), tuple(notes))
 
     def _vector_or_note(self, query: Query, words: Sequence[str], notes: list[str]) -> Vector | None:
-        if not query.terms:
-            return None
+        if not query.terms or (words and not query.weights[0] and query.min_score is None):
+            return None  # nothing would be ranked or left out by it, and a model may have to be loaded
         try:
             return self._query_vector(query.terms)
         except (ModelUnavailableError, EmbedderError) as error:

@@ -123,6 +123,8 @@ class Successor:
             if self._stopping.is_set():
                 return
             self._bring(page, self._reembedder)
+        # What was copied in a few large batches is better off in files that are checked piece by piece.
+        self._store.maintain(idle=True)
 
     def follow(self) -> None:
         """Bring over what was written to the active store since.
@@ -226,6 +228,15 @@ class Successor:
         if batch:
             self._store.apply(batch)
             self._store.maintain()
+
+
+def delete_own_rows(store: Store) -> None:
+    """Leave a table that is shared to the others.
+
+    :raises StoreError: some rows may be there still; it may be called again.
+    """
+    for page in pages([record.id for record in store.scan(own=True)], PAGE):
+        store.apply(Batch(deletes=tuple(page)))
 
 
 def _has_vector_of(row: StoredPicture, wanted: StoredPicture) -> bool:

@@ -28,7 +28,7 @@ from imagedbd.errors import (
 )
 from imagedbd.generations import Course, Generation
 from imagedbd.reembedder import Reembedder
-from imagedbd.successor import Progress, Successor
+from imagedbd.successor import Progress, Successor, delete_own_rows
 
 if TYPE_CHECKING:
     from imagedbd.datatypes import LedgerEntry, ModelInfo, Store
@@ -86,6 +86,8 @@ class Switch:
         self.trouble: str | None = None
         """What keeps it from going on at the moment, if something does."""
         self.swapped = False
+        self.failed = False
+        """Whether it met a bug and has ended: the trouble says which."""
         self._shop = shop
         self._store: Store | None = None
         self._embedder: EmbedderProcess | None = None
@@ -125,7 +127,7 @@ class Switch:
             "store": self.target.kind,
             "model": self.target.model,
             "course": self.course,
-            "state": "paused" if self.trouble else self._state,
+            "state": "failed" if self.failed else "paused" if self.trouble else self._state,
             "reason": self.trouble,
             "done": progress.done,
             "total": progress.total,
@@ -166,8 +168,9 @@ class Switch:
             self._embedder.load().result()
         except ModelUnavailableError as error:
             status = self._embedder.status()
+            why = (status.reason or error.message).rstrip(".")
             ways = f" What helps: {status.help[0]}." if status.help else ""
-            raise ModelUnavailableError(f"{status.reason or error.message}{ways}") from error
+            raise ModelUnavailableError(f"{why}.{ways}") from error
         if self._embedder.info is None:
             raise ModelUnavailableError(f"{spec} was loaded and does not say what it is.")
         return self._embedder.info
@@ -220,7 +223,10 @@ class Switch:
         # The old generation goes on answering whatever happens here, so the daemon does as well.
         except Exception as error:
             log.exception("a switch met a bug and is given up until the next start")
-            self.trouble = f"It met a bug: {type(error).__name__}: {error}"
+            self.trouble = (
+                f"It met a bug and is given up until the next start: {type(error).__name__}: {error}."
+            )
+            self.failed = True
         finally:
             self._shop.indexer.listen(None)
             self._close()
@@ -284,7 +290,7 @@ class Switch:
 
     def _swap(self, successor: Successor) -> None:
         shop = self._shop
-        former = shop.room.current
+        former, kept_before = shop.room.current, shop.file.current.previous
         errand = shop.indexer.between_batches(lambda: self._take_over(successor))
         while not errand.done():
             if self._stopping.is_set():
@@ -294,7 +300,21 @@ class Switch:
         errand.result()
         shop.room.retire(former)
         shop.file.delete_dropped()
+        if kept_before is not None:
+            self._leave(kept_before)
         shop.indexer.take_up_waiting()
+
+    def _leave(self, gone: Generation) -> None:
+        """Take the rows of this daemon out of a remote table that nothing goes back to any more."""
+        current = self._shop.file.current
+        kept = {g.place for g in (current.active, current.previous) if g}
+        if not gone.is_remote or gone.place in kept:
+            return
+        try:
+            with contextlib.closing(self._shop.open_store(gone)) as store:
+                delete_own_rows(store)
+        except ImagedbError as error:
+            log.warning("the rows of this daemon stay in %s: %s", gone.place, error.message)
 
     def _take_over(self, successor: Successor) -> None:
         """In the writer's thread, with nothing in hand: from one engine to the next.

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from imagedbd.datatypes import ModelState
-from imagedbd.errors import ConfigError, DaemonStoppingError, ImagedbError, NothingMatchedError, StoreError
+from imagedbd.errors import (
+    ConfigError,
+    DaemonBusyError,
+    DaemonStoppingError,
+    NothingMatchedError,
+    StoreError,
+)
 from imagedbd.generations import Course, Generation, wanted_place
+from imagedbd.successor import delete_own_rows
 from imagedbd.switch import Switch, Workshop
 
 if TYPE_CHECKING:
@@ -82,7 +89,7 @@ class Switcher:
                 self._abandon()
                 return Accepted("active", wanted.kind, wanted.model)
             running = self._running()
-            if running is not None and running.course is not Course.RETURN and _fits(running.target, wanted):
+            if _goes_on(running) and running.course is not Course.RETURN and _fits(running.target, wanted):
                 return Accepted("switching", wanted.kind, wanted.model)
             course = Course.COPY if self._is_model_of_active(wanted, model) else Course.EMBED
             if course is Course.EMBED and wanted.is_remote:
@@ -106,14 +113,15 @@ class Switcher:
             if previous.kind != self.active.kind:  # otherwise the settings stay as they are
                 self._check_kind(previous.kind)
             running = self._running()
-            if running is not None and running.course is Course.RETURN:
+            if _goes_on(running) and running.course is Course.RETURN:
                 return Accepted("switching", previous.kind, previous.model)
             return self._begin(previous, Course.RETURN)
 
     def remove_previous(self) -> Generation:
-        """Delete the generation that is kept to go back to.
+        """Delete the generation that is kept to go back to; of a remote table, the rows of this daemon.
 
         :raises NothingMatchedError: there is none.
+        :raises StoreError: it is being made the active one, or the remote table does not answer.
         """
         with self._asking():
             current = self._shop.file.current
@@ -121,6 +129,9 @@ class Switcher:
                 raise NothingMatchedError("No earlier index is kept.")
             if current.next is not None and current.next.place == current.previous.place:
                 raise StoreError("The earlier index is being made the active one; it cannot be removed now.")
+            if current.previous.is_remote and current.previous.place != current.active.place:
+                with closing(self._shop.open_store(current.previous)) as store:
+                    delete_own_rows(store)
             self._shop.file.write(current.without_previous())
             self._shop.file.delete_dropped()
             return current.previous
@@ -161,7 +172,9 @@ class Switcher:
     def _asking(self) -> Iterator[None]:
         """One request at a time, and no swap meanwhile."""
         if not self._shop.gate.acquire(timeout=PATIENCE_S):
-            raise ImagedbError("Another switch is being begun or completed just now; ask again in a while.")
+            raise DaemonBusyError(
+                "Another switch is being begun or completed just now; ask again in a while."
+            )
         try:
             yield
         finally:
@@ -188,7 +201,7 @@ class Switcher:
         if kind != "lance" and settings.store_uri:
             raise ConfigError(
                 f"store.uri names {settings.store_uri}, which is for LanceDB alone: take it out of "
-                f"{settings.config_file} first."
+                f"{settings.config_file}, or out of IMAGEDBD_STORE_URI, first."
             )
 
     def _has_other_weights(self) -> bool:
@@ -247,6 +260,11 @@ class Switcher:
             self._shop.file.write(current.abandoned())
             self._shop.file.delete_dropped()
             log.info("the switch was given up; the index that answers stays")
+
+
+def _goes_on(switch: Switch | None) -> TypeGuard[Switch]:
+    """Whether there is one that will come to its end by itself; one that failed is begun anew on request."""
+    return switch is not None and not switch.failed
 
 
 def _fits(generation: Generation, wanted: Generation) -> bool:

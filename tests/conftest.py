@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def make_checkpoint(
     command = [sys.executable, "-W", "ignore", "-c", MAKE_CHECKPOINT, str(folder), *numbers]
     subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=120)
     return folder
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A private folder with a short path, as a Unix socket needs; pytest's own are long."""
+    with tempfile.TemporaryDirectory(prefix="idb") as folder:
+        yield Path(folder).resolve()
 
 
 @pytest.fixture(scope="session")

@@ -34,12 +34,16 @@ class FakeEmbedder:
     """:param poison: pictures whose first pixel has this red value make their batch fail.
     :param broken: every batch fails.
     :param blank: those with this red value get a vector that is not finite.
+    :param zero: or one of zeros.
+    :param short: or one with a number too few.
     """
 
     info: ModelInfo | None = INFO
     batch_size: int = 4
     poison: int | None = None
     blank: int | None = None
+    zero: int | None = None
+    short: int | None = None
     broken: bool = False
     embedded: list[int] = field(default_factory=list)
     """How many pictures each batch had."""
@@ -67,6 +71,10 @@ class FakeEmbedder:
             return _failed(EmbedderError("It choked."))
         rows = np.stack([vector_of(picture.tobytes()) for picture in pictures])
         rows[[red == self.blank for red in reds]] = np.nan
+        rows[[red == self.zero for red in reds]] = 0
+        if self.short in reds:
+            ragged = [row[: -1 if red == self.short else None] for row, red in zip(rows, reds, strict=True)]
+            return _done(ragged)  # type: ignore[arg-type]  # that is the fault
         return _done(rows)
 
     def close(self) -> None:

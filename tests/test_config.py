@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from imagedbd.config import DEFAULT_MODELS, edit_roots, edit_setting, load_settings, parse_duration
+from imagedbd.config import (
+    DEFAULT_MODELS,
+    Overridden,
+    edit_roots,
+    edit_setting,
+    load_settings,
+    parse_duration,
+)
 from imagedbd.errors import ConfigError
 
 
@@ -108,6 +115,17 @@ def test_durations_have_units(value: object, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         parse_duration(value)
+
+
+def test_what_goes_before_the_file_is_known(file: Path) -> None:
+    file.write_text('model = "demo"\nstore = "faiss"\ndevice = "cpu"\n')
+    environ = {"IMAGEDBD_CONFIG": str(file), "IMAGEDBD_STORE": "lance", "IMAGEDBD_DEVICE": "cpu"}
+    settings = load_settings({"model": "hf-hub:a/b"}, environ)
+    assert settings.overridden == {
+        "model": Overridden("--model", "demo"),
+        "store": Overridden("IMAGEDBD_STORE", "faiss"),
+    }
+    assert settings.named == {"model", "store", "device"}
 
 
 def test_editing_roots_keeps_everything_else(file: Path) -> None:

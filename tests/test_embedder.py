@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -179,8 +180,108 @@ def test_a_model_that_is_killed_comes_back_and_answers(stub_model: str) -> None:
         assert embedder._child is not None
         embedder._child.process.kill()
         assert np.array_equal(embedder.embed_prompts(["a dog"]).result(120), first)
+        embedder._child.process.kill()
+        embedder._child.process.wait()
+        pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+        assert (
+            len(embedder.embed_pictures([pixels] * 4).result(120)) == 4
+        )  # no batch was in work: none is shorter
     finally:
         embedder.close()
+
+
+def killed_soon(embedder: EmbedderProcess, seconds: float = 0.0) -> None:
+    """Kill the model's process, once there is one, this long after."""
+    deadline = time.monotonic() + 30
+    while embedder._child is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    time.sleep(seconds)
+    embedder._child.process.kill()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.2])
+def test_a_model_that_is_killed_while_it_loads_is_loaded_again(stub_model: str, seconds: float) -> None:
+    embedder = EmbedderProcess(stub_model, device="cpu")
+    try:
+        prompt = embedder.embed_prompts(["a dog"])
+        killed_soon(embedder, seconds)
+        assert prompt.result(120).shape == (1, 64)
+        assert embedder.status().state is ModelState.READY
+    finally:
+        embedder.close()
+
+
+@pytest.fixture
+def slow_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A tenth of a second for a picture."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).with_name("stub")))
+    (tmp_path / "open_clip_config.json").write_text('{"seconds": 0.1}')
+    return f"local-dir:{tmp_path}"
+
+
+def test_a_batch_for_which_the_model_was_killed_is_tried_again_in_shorter_ones(slow_model: str) -> None:
+    """A kill is what the kernel does when memory runs out."""
+    embedder = EmbedderProcess(slow_model, device="cpu")
+    try:
+        embedder.load().result(120)
+        pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+        batch = embedder.embed_pictures([pixels] * 4)
+        killed_soon(embedder, 0.1)
+        with pytest.raises(EmbedderError, match="killed"):
+            batch.result(60)
+        assert embedder.batch_size <= 2
+        assert embedder.embed_pictures([pixels] * 2).result(60).shape == (2, 64)
+        single = embedder.embed_pictures([pixels])
+        killed_soon(embedder, 0.05)
+        assert single.result(60).shape == (1, 64)  # nothing shorter than that: the same once more
+    finally:
+        embedder.close()
+
+
+def test_batches_are_shorter_for_a_while_when_a_device_says_it_is_full(
+    stub_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagedbd.embedder.SHORT_BATCHES", 3)
+    Path(stub_model.removeprefix("local-dir:"), "open_clip_config.json").write_text('{"room": 8}')
+    embedder = EmbedderProcess(stub_model, device="cpu")
+    try:
+        pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+        for number in (1, 64, 32, 16, 8):
+            answer = embedder.embed_pictures([pixels] * number)
+            if number > 8:
+                with pytest.raises(EmbedderError, match="out of memory"):
+                    answer.result(120)
+                assert embedder.batch_size == number // 2
+            else:
+                assert len(answer.result(120)) == number
+        embedder.embed_pictures([pixels]).result(60)
+        embedder.embed_pictures([pixels]).result(60)
+        assert embedder.batch_size == 16
+    finally:
+        embedder.close()
+
+
+def test_an_answer_with_too_few_vectors_is_an_error(stub_model: str) -> None:
+    Path(stub_model.removeprefix("local-dir:"), "open_clip_config.json").write_text('{"drops": true}')
+    embedder = EmbedderProcess(stub_model, device="cpu")
+    try:
+        pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+        with pytest.raises(EmbedderError, match="3 requests"):
+            embedder.embed_pictures([pixels] * 3).result(120)
+    finally:
+        embedder.close()
+
+
+def test_a_stopped_model_does_not_hold_up_closing(stub_model: str) -> None:
+    embedder = EmbedderProcess(stub_model, device="cpu")
+    embedder.load().result(120)
+    assert embedder._child is not None
+    embedder._child.process.send_signal(signal.SIGSTOP)
+    waiting = embedder.embed_prompts(["a dog"])
+    embedder.close()
+    with pytest.raises(EmbedderError):
+        waiting.result(0)
 
 
 def test_an_idle_model_leaves_and_is_back_for_the_next_prompt(stub_model: str) -> None:

@@ -87,6 +87,26 @@ def test_little_is_not_worth_a_snapshot(folder):
     store.close()
 
 
+def test_a_journal_that_outgrows_its_snapshot_is_folded_when_it_is_quiet(folder, monkeypatch):
+    """So no more hangs on the end of one file than is in the checked ones, however few rows there are."""
+    monkeypatch.setattr(faiss_store, "_FOLD_ROWS", 2_000)
+    store = FaissStore(folder)
+    store.bind(LIBRARY.model)
+    store.maintain(idle=True)
+    store.apply(Batch(upserts=LIBRARY.pictures[:3]))
+    store.maintain()
+    assert "journal-1.log" in names(folder)
+    store.maintain(idle=True)  # the first rows at once
+    assert "journal-2.log" in names(folder)
+    store.apply(Batch(upserts=LIBRARY.pictures[3:10]))
+    store.maintain(idle=True)
+    assert "journal-2.log" in names(folder)
+    store.apply(Batch(upserts=LIBRARY.pictures[10:300]))
+    store.maintain(idle=True)
+    assert "journal-3.log" in names(folder)
+    store.close()
+
+
 def test_deletions_alone_are_worth_a_snapshot(folder):
     store = filled(folder)
     store.maintain(idle=True)

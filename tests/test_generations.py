@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imagedbd.config import Settings
+from imagedbd.config import Overridden, Settings
 from imagedbd.differences import differences
 from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.generations import (
@@ -151,6 +151,19 @@ class TestDifferences:
         found = differences(named, replace(OTHER, model="A"))
         assert [d.command for d in found] == ["imagedb store use lance", "imagedb model use B"]
         assert "goes on with faiss" in found[0].text
+
+    def test_a_flag_that_a_switch_made_out_of_date_is_what_should_go(self, settings: Settings) -> None:
+        over = {"model": Overridden("--model", "A"), "store": Overridden("IMAGEDBD_STORE", "faiss")}
+        flagged = replace(settings, model="B", named=frozenset({"store", "model"}), overridden=over)
+        found = differences(flagged, replace(OTHER, model="A"))
+        assert [d.command for d in found] == [None, None]
+        assert [d.help for d in found] == [
+            "start the daemon without IMAGEDBD_STORE",
+            "start the daemon without --model",
+        ]
+        # Where the file does not name what answers either, the flag is a wish like any other.
+        (other,) = differences(flagged, replace(OTHER, model="C"))[1:]
+        assert other.help == "imagedb model use B"
 
     def test_a_place_elsewhere(self, settings: Settings) -> None:
         remote = replace(settings, store_uri="s3://b/i", named=frozenset({"store_uri"}))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import poison
 import pytest
 from fakes import INFO, FakeEmbedder
 from pictures import save
@@ -18,25 +21,29 @@ from PIL import Image
 
 from imagedbd import indexer as indexer_module
 from imagedbd.change_queue import ChangeQueue
-from imagedbd.datatypes import Batch, PictureState
+from imagedbd.datatypes import Batch, Limits, PictureState, Signature
 from imagedbd.decoder import Decoder
-from imagedbd.errors import StoreError
+from imagedbd.errors import ModelUnavailableError, StoreError
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
 from imagedbd.rules import Rules
 from imagedbd.stores import open_store
 
+STUB = Path(__file__).with_name("stub")
+
 
 class Bench:
     """An indexer with everything around it but a watcher: changes are put by hand."""
 
-    def __init__(self, home: Path, embedder: FakeEmbedder, *, keep: bool = False) -> None:
+    def __init__(
+        self, home: Path, embedder: FakeEmbedder, *, keep: bool = False, limits: Limits | None = None
+    ) -> None:
         self.photos = home / "photos"
         self.photos.mkdir(exist_ok=keep)
         self.embedder = embedder
         self.ledger = Ledger(str(home / "ledger"))
         self.store = open_store("lance", str(home / "store"))
-        self.decoder = Decoder(2)
+        self.decoder = Decoder(2, limits)
         self.queue = ChangeQueue(settle_s=0.01, settle_max_s=0.1)
         self.online = True
         self.crashed = False
@@ -126,12 +133,17 @@ def test_one_picture_that_the_model_chokes_on_costs_that_picture_only(bench: Ben
     assert "It choked." in (failure.reason or "")
 
 
-def test_a_vector_that_is_not_finite_is_refused_singly(bench: Bench) -> None:
-    bench.embedder.blank = 5
+@pytest.mark.parametrize(
+    ("fault", "words"), [("blank", "not finite"), ("zero", "is zero"), ("short", "in place of 16 numbers")]
+)
+def test_a_malformed_vector_is_refused_singly(bench: Bench, fault: str, words: str) -> None:
+    setattr(bench.embedder, fault, 5)
     names = [bench.flat(f"{red}.png", red) for red in range(10)]
     bench.look_at(*names)
     assert bench.names() == set(names) - {"5.png"}
-    assert bench.state("5.png") is PictureState.FAILED
+    (failure,) = bench.ledger.failures()
+    assert failure.path.endswith("/5.png")
+    assert words in (failure.reason or "")
 
 
 def test_without_a_model_records_are_stored_and_embedded_when_it_is_there(bench: Bench) -> None:
@@ -240,8 +252,6 @@ def test_a_store_that_refuses_for_a_while_loses_nothing(
 def test_a_file_that_took_the_daemon_down_twice_is_left_alone(bench: Bench) -> None:
     path = str(bench.photos / bench.flat("a.png", 1))
     stat = os.lstat(path)
-    from imagedbd.datatypes import Signature
-
     for _ in range(2):
         bench.ledger.begin([(path, Signature.of(stat))])
     bench.look_at("a.png")
@@ -249,6 +259,124 @@ def test_a_file_that_took_the_daemon_down_twice_is_left_alone(bench: Bench) -> N
     bench.ledger.retry([path])
     bench.look_at("a.png")
     assert bench.state("a.png") is PictureState.INDEXED
+
+
+@pytest.fixture
+def infected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """Its decoders crash, hang and so on over pictures that say so: see ``poison.py``."""
+    monkeypatch.setenv("PYTHONPATH", str(STUB))
+    monkeypatch.setenv("IMAGEDBD_TEST_DECODES", str(tmp_path / "decodes"))
+    bench = Bench(tmp_path, FakeEmbedder(), limits=Limits(timeout_s=2, memory_bytes=1 << 28))
+    yield bench
+    bench.close()
+
+
+def poisoned(bench: Bench, name: str, kind: str, *, once: bool = False) -> str:
+    path = bench.photos / bench.flat(name, len(kind) * 7)
+    with path.open("ab") as file:
+        file.write(poison.words(kind, f"{path}.flag" if once else None))
+    return name
+
+
+def decodes(bench: Bench, name: str) -> int:
+    """How often a file was opened."""
+    return (bench.photos.parent / "decodes").read_text().split().count(str(bench.photos / name))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "times"),
+    [
+        ("crash", "SIGSEGV", 2),
+        ("abort", "SIGABRT", 2),
+        ("leave", "exit status 7", 2),
+        ("killed", "killed while it read", 2),
+        ("hang", "longer than 2 s", 2),
+        ("stand still", "longer than 2 s", 2),
+        ("fill memory", "MemoryError", 1),
+    ],
+)
+def test_a_decoder_that_is_lost_costs_that_file_only_and_two_tries(
+    infected: Bench, kind: str, words: str, times: int
+) -> None:
+    names = [infected.flat(f"{red}.png", red) for red in range(10)]
+    infected.look_at(poisoned(infected, "bad.png", kind), *names)
+    assert infected.names() == set(names)
+    (failure,) = infected.ledger.failures()
+    assert failure.path.endswith("/bad.png")
+    assert words in (failure.reason or "")
+    assert failure.attempts == decodes(infected, "bad.png") == times
+    infected.look_at("bad.png")
+    assert decodes(infected, "bad.png") == times
+    assert infected.ledger.retry() == [failure.path]
+    infected.look_at("bad.png")
+    assert decodes(infected, "bad.png") == 2 * times
+
+
+@pytest.mark.parametrize("kind", ["killed", "stand still"])
+def test_what_befalls_a_decoder_once_costs_no_picture(infected: Bench, kind: str) -> None:
+    infected.look_at(poisoned(infected, "good.png", kind, once=True))
+    assert infected.state("good.png") is PictureState.INDEXED
+    assert decodes(infected, "good.png") == 2
+
+
+def test_files_under_suspicion_are_tried_last_and_singly(infected: Bench) -> None:
+    """If a second one of them takes the daemon down, it is known which."""
+    names = [infected.flat(f"{red}.png", red) for red in range(20)]
+    suspects = names[:6]
+    for name in suspects:
+        path = str(infected.photos / name)
+        infected.ledger.begin([(path, Signature.of(os.lstat(path)))])
+    seen: list[tuple[str, set[str]]] = []
+    real = infected.decoder.submit
+
+    def submit(path: str, *arguments: Any) -> Any:
+        in_work = {os.path.basename(job.change.path) for job in infected.indexer._line.decoding.values()}
+        seen.append((os.path.basename(path), in_work))
+        return real(path, *arguments)
+
+    infected.decoder.submit = submit  # type: ignore[method-assign]
+    infected.look_at(*names)
+    assert [name for name, _ in seen][-6:] == suspects
+    assert all(not (in_work & set(suspects)) for name, in_work in seen if name in suspects)
+    assert infected.names() == set(names)
+
+
+def test_files_that_were_read_are_cleared_of_suspicion_also_while_the_model_is_slow(
+    bench: Bench,
+) -> None:
+    """Two kills of the daemon while pictures wait for their vectors are no fault of theirs."""
+    held: Future[Any] = Future()
+    bench.embedder.embed_pictures = lambda *_: held  # type: ignore[method-assign]
+    names = [bench.flat(f"{red}.png", red) for red in range(3)]
+    for name in names:
+        bench.queue.put(str(bench.photos / name), settled=True)
+    bench.until(lambda: all(bench.state(name) is PictureState.PENDING for name in names))
+    bench.until(lambda: all(entry.attempts == 0 for entry in bench.ledger.under("/")))
+    held.set_exception(ModelUnavailableError("It is gone."))
+
+
+def test_who_waits_does_not_wait_for_a_file_that_never_rests(bench: Bench) -> None:
+    path = bench.photos / bench.flat("growing.png", 1)
+    over = threading.Event()
+
+    def grow() -> None:
+        with path.open("ab") as file:
+            while not over.is_set():
+                file.write(bytes(100))
+                file.flush()
+
+    writer = threading.Thread(target=grow)
+    writer.start()
+    try:
+        bench.queue.put(str(path), settled=True)
+        bench.queue.put(str(bench.photos / bench.flat("a.png", 2)), settled=True)
+        ticket = bench.queue.ticket()
+        bench.until(lambda: bench.queue.wait_done(ticket, 0))
+        assert bench.names() == {"a.png"}
+    finally:
+        over.set()
+        writer.join()
+    bench.until(lambda: bench.names() == {"a.png", "growing.png"})
 
 
 def test_a_failed_file_is_read_again_only_when_it_changes(bench: Bench) -> None:

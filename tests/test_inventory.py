@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from imagedbd.errors import StoreUnreadableError
+from imagedbd.stores import inventory as inventory_module
 from imagedbd.stores.inventory import FILE_NAME, Inventory, Work
 
 
@@ -224,3 +226,19 @@ def test_cleaning_that_did_not_end_is_remembered_through_later_commits(tmp_path)
     again.start()
     assert again.work is None
     assert set(again) == {"new"}
+
+
+def test_a_scrub_never_reads_a_new_log_by_the_length_of_the_old_one(inventory, folder, monkeypatch):
+    put(folder, "c", b"third")
+    real, faults = inventory_module.replace_file, []
+    scrub = threading.Thread(target=lambda: faults.append(next(inventory.scrub())))
+
+    def replace(path, content):
+        real(path, content)
+        scrub.start()
+        scrub.join(0.2)
+
+    monkeypatch.setattr(inventory_module, "replace_file", replace)
+    inventory.start()
+    scrub.join()
+    assert faults == [None]

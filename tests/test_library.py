@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from store_rows import MODEL
+from store_rows import MODEL, picture
 
+from imagedbd import daemon
 from imagedbd.config import Settings
-from imagedbd.errors import StoreError
-from imagedbd.generations import Generation, Generations
+from imagedbd.datatypes import Batch, Query
+from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError
+from imagedbd.generations import Generation, Generations, noted_damage
 from imagedbd.library import Library
+from imagedbd.scanner import EVERYTHING
 from imagedbd.stores import open_store
 
 if TYPE_CHECKING:
@@ -77,3 +81,93 @@ def test_options_of_a_remote_store_that_is_open_need_a_restart(
     home.settings = replace(home.settings, storage_options={"region": "eu-west-1"})
     wanted = {"changed": ["storage_options"], "needs_restart": ["storage_options"]}
     assert home.library.reload() == wanted
+    assert home.library.reload() == {"changed": [], "needs_restart": ["storage_options"]}
+
+
+def furnish(folder: Path) -> Path:
+    """A store of so many pictures that its largest file is more than its ends; returns that file."""
+    (folder / "data").mkdir(mode=0o700)
+    store = open_store("lance", str(folder / "data" / "lance"))
+    store.bind(MODEL)
+    store.apply(Batch(upserts=tuple(picture(f"p{n}", n) for n in range(2_000))))
+    store.close()
+    return max(Path(folder, "data", "lance").rglob("data/*"), key=lambda path: path.stat().st_size)
+
+
+def hollow_out(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[17_000:-17_000] = bytes(255 - byte for byte in content[17_000:-17_000])
+    file.write_bytes(content)
+
+
+def test_a_read_that_fails_has_damage_found_and_told(tmp_path: Path) -> None:
+    file = furnish(tmp_path)
+    home = Home(tmp_path)
+    try:
+        home.library._scrubber.start()
+        hollow_out(file)
+        with pytest.raises(StoreError, match="If that is damage, `imagedbd repair` mends it"):
+            home.library.search(Query(text="dog"))
+        deadline = time.monotonic() + 30
+        while home.library.status()["state"] != "damaged":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert str(file) in home.library.status()["doing"]
+    finally:
+        home.library.close()
+
+
+def test_damage_that_keeps_it_from_starting_is_told_and_noted(tmp_path: Path) -> None:
+    file = furnish(tmp_path)
+    hollow_out(file)
+    with pytest.raises(StoreUnreadableError, match="is damaged") as told:
+        Home(tmp_path)
+    assert noted_damage(str(tmp_path / "data")) == told.value.message
+
+
+def test_a_faulty_pattern_changes_nothing(home: Home) -> None:
+    good = home.settings
+    home.settings = replace(good, roots=("/elsewhere",), ignore=("!",))
+    with pytest.raises(ConfigError, match="ignore"):
+        home.library.reload()
+    assert home.library._settings == good
+    assert home.library._rules.roots == ()
+    home.settings = good
+    assert home.library.reload() == {"changed": [], "needs_restart": []}
+
+
+@pytest.mark.parametrize("fault", ["_crashed", "_refusals"])
+def test_a_stop_in_the_middle_of_a_commit_is_not_taken_for_a_clean_one(tmp_path: Path, fault: str) -> None:
+    home = Home(tmp_path)
+    mark = tmp_path / "data" / "running"
+    assert mark.exists()
+    setattr(home.library._indexer, fault, True)
+    home.library.close()
+    assert mark.exists()
+    Home(tmp_path).library.close()
+    assert not mark.exists()
+
+
+def test_a_start_that_fails_leaves_the_mark_of_an_unclean_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it should have repaired is still to be repaired."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise StoreError("The disk is full.")
+
+    monkeypatch.setattr("imagedbd.library.reconcile", fail)
+    with pytest.raises(StoreError):
+        Home(tmp_path)
+    assert (tmp_path / "data" / "running").exists()
+
+
+def test_a_hang_up_compares_folders_and_index_whatever_the_settings_say(home: Home) -> None:
+    scans = home.library._scanner
+    scans._requested.clear()
+    daemon._reload(home.library)
+    assert scans._requested == {EVERYTHING}
+    scans._requested.clear()
+    home.settings = replace(home.settings, ignore=("!",))
+    daemon._reload(home.library)
+    assert scans._requested == {EVERYTHING}

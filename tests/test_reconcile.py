@@ -106,3 +106,26 @@ def test_a_row_that_is_not_what_the_ledger_takes_it_for_is_looked_at_again(
     again = ledger.get("/b")
     assert again is not None
     assert (again.id, again.content_hash) == ("b" * 32, "b")
+
+
+def test_of_a_file_in_work_the_content_counts_that_the_store_holds(both: tuple[Store, Ledger]) -> None:
+    """The daemon died when the store had the new vector and the ledger did not know: it is not made again."""
+    store, ledger = both
+    add(store, "a")
+    opened = replace(entry("a", PictureState.PENDING), content_hash="older", attempts=1)
+    ledger.put([opened])
+    reconcile(store, ledger, thorough=True)
+    again = ledger.get("/a")
+    assert again == replace(opened, content_hash="a")
+
+
+def test_a_file_that_is_looked_at_again_for_the_stores_sake_is_under_no_suspicion(
+    both: tuple[Store, Ledger],
+) -> None:
+    store, ledger = both
+    add(store, "a")
+    ledger.put([replace(entry("a", PictureState.INDEXED), content_hash="older", attempts=1)])
+    reconcile(store, ledger, thorough=True)
+    again = ledger.get("/a")
+    assert again is not None
+    assert (again.state, again.attempts) == (PictureState.PENDING, 0)

@@ -13,7 +13,14 @@ from store_rows import MODEL, picture
 from imagedbd.config import Settings
 from imagedbd.datatypes import Batch, ImageRecord, Metadata, Signature, StoredPicture
 from imagedbd.errors import LockHeldError, StoreUnreadableError
-from imagedbd.generations import Generation, Generations, read_generations, write_generations
+from imagedbd.generations import (
+    Generation,
+    Generations,
+    note_damage,
+    noted_damage,
+    read_generations,
+    write_generations,
+)
 from imagedbd.ledger import Ledger
 from imagedbd.library import ledger_file, running_mark, store_folder
 from imagedbd.locking import locked_data
@@ -38,7 +45,7 @@ def settings(tmp_path: Path) -> Settings:
 def test_what_is_in_order_stays(settings: Settings) -> None:
     ledger, store = repair(settings)
     assert "is in order" in ledger
-    assert "with 1 rows" in store
+    assert "with 1 row." in store
 
 
 def test_a_damaged_ledger_is_set_aside(settings: Settings) -> None:
@@ -70,9 +77,9 @@ def test_what_can_be_read_of_a_damaged_store_is_saved(settings: Settings) -> Non
     newest.write_bytes(bytes(newest.stat().st_size))
     _, found = repair(settings)
     assert "is damaged" in found
-    assert "1 pictures were saved" in found
-    assert "20 that were lost are embedded anew" in found
-    assert repair(settings)[1].endswith("in order, with 1 rows.")
+    assert "1 picture was saved into a new store. 20 were lost, and are embedded anew" in found
+    assert "imagedbd repair" not in found
+    assert repair(settings)[1].endswith("in order, with 1 row.")
     store = open_store("lance", folder)
     assert store.model == MODEL
     assert [r.id for r in store.scan()] == ["a" * 32]
@@ -90,7 +97,7 @@ def test_a_flipped_bit_is_found_and_costs_one_picture_at_most(settings: Settings
     content[len(content) // 3] ^= 1
     data.write_bytes(content)
     _, found = repair(settings)
-    assert "embedded anew" in found
+    assert "saved into a new store" in found
     assert open_store("lance", folder).count() >= 20
 
 
@@ -122,7 +129,7 @@ def test_a_repair_that_was_interrupted_is_finished(
     assert len(done) == renames
     findings = repair(settings)
     assert any("an interrupted repair had saved" in finding for finding in findings) == (renames == 2)
-    assert repair(settings)[1].endswith("in order, with 1 rows.")
+    assert repair(settings)[1].endswith("in order, with 1 row.")
     assert not list(Path(settings.data_dir).glob("lance.saved*"))
     assert Path(running_mark(settings)).exists()
 
@@ -145,7 +152,7 @@ def test_a_store_that_is_kept_is_checked_and_left_as_it_is(settings: Settings) -
     write_generations(
         settings.data_dir, Generations(Generation("lance", "lance"), previous=Generation("lance", "lance-2"))
     )
-    assert repair(settings)[2].endswith("lance-2, which is kept to go back to, is in order, with 1 rows.")
+    assert repair(settings)[2].endswith("lance-2, which is kept to go back to, is in order, with 1 row.")
     for file in kept.rglob("_versions/*"):
         file.write_bytes(bytes(file.stat().st_size))
     _, active, previous = repair(settings)
@@ -156,6 +163,33 @@ def test_a_store_that_is_kept_is_checked_and_left_as_it_is(settings: Settings) -
     assert not list(Path(settings.data_dir).glob("lance-2*"))
 
 
+def test_where_nothing_can_be_read_the_store_that_is_kept_answers(settings: Settings) -> None:
+    """With the ids that the ledger knows, so that only what came since is embedded."""
+    kept = Path(settings.data_dir, "faiss")
+    store = open_store("faiss", str(kept))
+    store.bind(MODEL)
+    store.apply(Batch(upserts=(picture("p1", 1), picture("p2", 2))))
+    store.close()
+    previous = Generation("faiss", "faiss", MODEL.spec)
+    write_generations(settings.data_dir, Generations(Generation("lance", "lance"), previous=previous))
+    for file in Path(store_folder(settings)).rglob("*"):
+        if file.is_file():
+            file.write_bytes(bytes(file.stat().st_size))
+    _, found = repair(settings)
+    assert "was set aside" in found
+    assert f"The faiss store with {MODEL.spec} that was kept to go back to answers" in found
+    assert read_generations(settings.data_dir) == Generations(previous)
+    assert Path(running_mark(settings)).exists()
+    assert repair(settings)[1].endswith("in order, with 2 rows.")
+
+
+def test_damage_that_kept_a_daemon_from_starting_is_noted_until_it_is_mended(settings: Settings) -> None:
+    note_damage(settings.data_dir, "It is damaged.")
+    assert noted_damage(settings.data_dir) == "It is damaged."
+    repair(settings)
+    assert noted_damage(settings.data_dir) is None
+
+
 def test_what_says_where_the_index_is_is_found_out_anew(settings: Settings) -> None:
     Path(settings.data_dir, "generations.json").write_text("{")
     with pytest.raises(StoreUnreadableError, match="imagedbd repair"):
@@ -164,7 +198,7 @@ def test_what_says_where_the_index_is_is_found_out_anew(settings: Settings) -> N
     assert "set aside" in aside
     assert found.endswith("data/lance is the one that answers.")
     assert "is in order" in ledger
-    assert "with 1 rows" in store
+    assert "with 1 row." in store
     assert read_generations(settings.data_dir) == Generations(Generation("lance", "lance"))
 
 

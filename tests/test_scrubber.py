@@ -22,12 +22,12 @@ class Pieces:
             yield piece
 
 
-def scrubbing(store, *, is_current=lambda _: True, every=0.01, pace=0.0):
+def scrubbing(store, *, is_current=lambda _: True, first=0.0, every=0.01, pace=0.0):
     @contextmanager
     def in_use():
         yield store
 
-    return Scrubber(in_use, is_current, first_s=0.0, every_s=every, pace_s=pace)
+    return Scrubber(in_use, is_current, first_s=first, every_s=every, pace_s=pace)
 
 
 def until(condition):
@@ -73,5 +73,36 @@ def test_a_store_that_was_exchanged_is_left_alone():
     scrubber = scrubbing(store, is_current=lambda _: False, every=60.0)
     scrubber.start()
     until(lambda: store.read)
+    scrubber.stop()
+    assert store.read == 1
+
+
+def test_a_doubt_has_everything_looked_through_at_once_and_without_pauses():
+    store = Pieces([None] * 20 + ["bad"])
+    scrubber = scrubbing(store, first=3600.0, pace=60.0)
+    scrubber.start()
+    scrubber.request()
+    until(lambda: scrubber.damage == "bad")
+    scrubber.stop()
+
+
+def test_a_doubt_hurries_a_pass_that_is_under_way():
+    store = Pieces([None] * 20 + ["bad"])
+    scrubber = scrubbing(store, every=3600.0, pace=60.0)
+    scrubber.start()
+    until(lambda: store.read)
+    scrubber.request()
+    until(lambda: scrubber.damage == "bad")
+    scrubber.stop()
+
+
+def test_doubts_that_repeat_themselves_are_looked_into_once():
+    store = Pieces([None])
+    scrubber = scrubbing(store, first=3600.0, every=3600.0)
+    scrubber.start()
+    scrubber.request()
+    until(lambda: store.read)
+    for _ in range(100):
+        scrubber.request()
     scrubber.stop()
     assert store.read == 1

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from fakes import INFO, FakeEmbedder
 from PIL import Image
+from store_rows import record
 
 from imagedbd import switch as switch_module
 from imagedbd.change_queue import ChangeQueue
 from imagedbd.config import Settings
-from imagedbd.datatypes import Batch, ModelInfo, PictureState, Preprocess, Store
+from imagedbd.datatypes import Batch, ModelInfo, PictureState, Preprocess, Store, StoredPicture
 from imagedbd.decoder import Decoder
 from imagedbd.engine import Engine, EngineRoom
 from imagedbd.errors import ConfigError, ModelUnavailableError, NothingMatchedError, StoreError
@@ -33,6 +34,8 @@ from imagedbd.switch import Workshop
 from imagedbd.switcher import Switcher
 
 if TYPE_CHECKING:
+    from s3 import S3
+
     from imagedbd.embedder import EmbedderProcess
 
 OTHER = replace(INFO, spec="local-dir:/other", weights_hash="1" * 64, preprocess=Preprocess(24, 24))
@@ -72,6 +75,7 @@ class Bench:
         self.decoder = Decoder(2)
         self.embedders: dict[str, LoadedEmbedder] = {}
         self.opened: list[Store] = []
+        self.remote_options: dict[str, str] = {}
         self.on_open: Callable[[Store], None] = lambda _: None
         store = self.open(self.file.current.active)
         self.room = EngineRoom(self.join(store, self.embedder(INFO.spec, None)))
@@ -102,7 +106,13 @@ class Bench:
         self.indexer.start()
 
     def open(self, generation: Generation) -> Store:
-        store = open_store(generation.kind, generation.where(self.settings.data_dir), exclusive=True)
+        store = open_store(
+            generation.kind,
+            generation.where(self.settings.data_dir),
+            owner="us" if generation.is_remote else "",
+            exclusive=not generation.is_remote,
+            options=self.remote_options,
+        )
         self.opened.append(store)
         self.on_open(store)
         return store
@@ -197,6 +207,23 @@ def test_a_full_disk_pauses_the_build_and_it_goes_on_by_itself(bench: Bench) -> 
     bench.assert_complete(OTHER, 10)
 
 
+def test_a_bug_ends_a_switch_which_says_so_and_can_be_asked_for_again(bench: Bench) -> None:
+    bench.add(*range(4))
+
+    def broken(store: Store) -> None:
+        store.apply = lambda _: {}["a bug"]  # type: ignore[method-assign]
+
+    bench.on_open = broken
+    bench.switcher.use(model=OTHER.spec)
+    bench.until(lambda: bench.status()["state"] == "failed")
+    assert "given up until the next start: KeyError: 'a bug'" in bench.status()["reason"]
+    bench.assert_complete(INFO, 4)
+    bench.on_open = lambda _: None
+    assert bench.switcher.use(model=OTHER.spec).state == "switching"
+    bench.until_over()
+    bench.assert_complete(OTHER, 4)
+
+
 def test_a_swap_that_cannot_be_written_down_did_not_happen(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +280,31 @@ def test_going_back_and_forth(bench: Bench) -> None:
     assert bench.embedders[OTHER.spec].embeds_total == 1
     assert bench.switcher.remove_previous().model == INFO.spec
     assert bench.file.current.previous is None
+
+
+@pytest.mark.parametrize("by", ["request", "the next switch"])
+def test_a_remote_index_that_is_not_kept_is_left_to_the_others(bench: Bench, s3: S3, by: str) -> None:
+    bench.add(*range(3))
+    here, uri = bench.settings, s3.bucket()
+    bench.settings, bench.remote_options = replace(here, store_uri=uri), s3.options
+    bench.switcher.use(kind="lance")
+    bench.until_over()
+    shared = open_store("lance", uri, owner="them", options=s3.options)
+    shared.apply(Batch(upserts=(StoredPicture(record("theirs")),)))
+    assert shared.count() == 4
+    bench.settings = here
+    bench.switcher.use(kind="faiss")
+    bench.until_over()
+    assert shared.count() == 4
+    if by == "request":
+        assert bench.switcher.remove_previous().place == uri
+    else:
+        bench.switcher.use(kind="lance")
+        bench.until_over()
+    bench.until(lambda: shared.count() == 1)
+    assert [row.id for row in shared.scan()] == ["theirs"]
+    bench.assert_complete(INFO, 3)
+    shared.close()
 
 
 def test_what_cannot_be_had_changes_nothing(bench: Bench) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from imagedbd import __version__
 from imagedbd.cli.output import byte_size, count, home_path
 from imagedbd.errors import ConfigError, DaemonNotRunningError, ImagedbError, StoreUnreadableError
-from imagedbd.generations import generations_of
+from imagedbd.generations import generations_of, noted_damage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from imagedbd.cli.target import Target
     from imagedbd.config import Settings
 
+REPAIR: Final = "imagedbd repair"
 LOW_SPACE: Final = 1_000_000_000
 """Bytes free below which an index may run out of room soon."""
 COUNTING_S: Final = 5.0
@@ -150,18 +151,20 @@ def _ask(target: Target) -> tuple[dict[str, Any] | None, Finding]:
     try:
         status = target.client.status()
     except DaemonNotRunningError as error:
-        return None, Finding("daemon", "problem", error.message, "imagedbd run")
+        is_damaged = noted_damage(target.settings.data_dir)
+        fix = f"{REPAIR} && imagedbd run" if is_damaged else "imagedbd run"
+        return None, Finding("daemon", "problem", error.message, fix)
     except ImagedbError as error:
         return None, Finding("daemon", "problem", error.message, "Stop the daemon and start it again.")
     if status.get("version") != __version__:
         said = f"It answers, and is version {status.get('version')}; this command is {__version__}."
         return status, Finding("daemon", "problem", said, "Stop the daemon and start it again.")
+    doing = str(status.get("doing"))
+    # A fault that damage would explain names what mends it, before a look through the files has proved it.
+    if status.get("state") == "damaged" or (status.get("state") == "blocked" and REPAIR in doing):
+        return status, Finding("daemon", "problem", doing, f"Stop the daemon, run `{REPAIR}`, start it.")
     if status.get("state") == "blocked":
-        return status, Finding("daemon", "problem", str(status.get("doing")), "Make room or repair the disk.")
-    if status.get("state") == "damaged":
-        return status, Finding(
-            "daemon", "problem", str(status.get("doing")), "Stop the daemon, run `imagedbd repair`, start it."
-        )
+        return status, Finding("daemon", "problem", doing, "Make room or repair the disk.")
     return status, Finding(
         "daemon", "ok", f"It answers, as process {status.get('pid')}: {status.get('doing')}"
     )
@@ -201,9 +204,11 @@ def _data_folder(settings: Settings | _Running) -> Iterator[Finding]:
     try:
         running = settings if isinstance(settings, _Running) else _as_left(settings)
     except StoreUnreadableError as error:
-        yield Finding("index", "problem", error.message, "imagedbd repair")
+        yield Finding("index", "problem", error.message, REPAIR)
         return
-    yield _index_files(running)
+    # While a daemon answers, it is the one who knows.
+    damage = noted_damage(settings.data_dir) if not isinstance(settings, _Running) else None
+    yield Finding("index", "problem", damage, REPAIR) if damage else _index_files(running)
 
 
 def _as_left(settings: Settings) -> _Running:
@@ -265,7 +270,7 @@ def _model(settings: Settings, status: dict[str, Any] | None) -> Finding:
 
 def _differences(status: dict[str, Any] | None) -> Iterator[Finding]:
     for difference in status.get("differences", ()) if status else ():
-        yield Finding("settings", "note", difference["text"], difference["command"])
+        yield Finding("settings", "note", difference["finding"], difference["help"])
 
 
 def _roots(roots: Sequence[str], status: dict[str, Any] | None) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -99,6 +100,7 @@ def run(  # noqa: PLR0917 - typer gives them by name; each is an option
     """
     from imagedbd.config import load_settings
 
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # asks for what is only just being done
     flags: dict[str, Any] = {
         "roots": roots,
         "store": store,

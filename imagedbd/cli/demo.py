@@ -119,7 +119,7 @@ def _draw(gallery: str, count: int) -> dict[str, Shot]:
     seconds = time.perf_counter() - started
     output.write(
         f"Drew {count} pictures in {folders}, with what cameras say about them ({seconds:.1f} s):\n"
-        f"  {gallery}\n"
+        f"  {output.printable(gallery)}\n"
     )
     return truth
 

@@ -1,7 +1,8 @@
 r"""How answers are written: data on standard output, words on standard error.
 
 Names may hold any byte but NUL and ``/``. JSON carries odd bytes as ``\udcXX`` escapes, ``--paths`` and
-``-0`` write them as they are, and everything meant for eyes goes through :func:`printable`.
+``-0`` write them as they are (``--paths`` not to a terminal), and everything meant for eyes goes through
+:func:`printable`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import json
 import os
 import shutil
 import sys
-import unicodedata
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from imagedbd import text
 from imagedbd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,10 +24,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-_UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Unicode categories that would steer a terminal, reorder text or break a line."""
-_JOINERS: Final = frozenset("\u200c\u200d")
-"""Format characters that belong to ordinary words and emoji."""
+printable: Final = text.printable
+
 _UNBOUNDED: Final = 100_000
 """Columns of an output that nobody folds."""
 
@@ -62,6 +61,11 @@ def write_rows(rows: Iterable[Mapping[str, Any]], form: Form) -> None:
             write(_ascii(row) + "\n")
     else:
         end = b"\0" if form is Form.NUL else b"\n"
+        # As with find(1): names may steer a terminal, and whoever reads there is no program.
+        if form is Form.PATHS and sys.stdout.isatty():
+            for row in rows:
+                write(printable(row["path"]) + "\n")
+            return
         for row in rows:
             _write_bytes(os.fsencode(row["path"]) + end)
 
@@ -76,24 +80,14 @@ def write(text: str) -> None:
 
 
 def say(words: str) -> None:
-    """Words for the user, on standard error."""
-    sys.stderr.write(words + "\n")
+    """Words for the user, on standard error; they may have several lines, and steer no terminal."""
+    sys.stderr.write("\n".join(map(printable, words.split("\n"))) + "\n")
     sys.stderr.flush()
 
 
 def note(words: str) -> None:
     """A remark that a user should see beside a result."""
     say(f"imagedb: {words}")
-
-
-def printable(text: str) -> str:
-    r"""The text on one line, with everything escaped that a terminal would act on rather than show.
-
-    A byte that is not UTF-8 is written ``\xff``, a line feed ``\n``.
-    """
-    if text.isprintable():
-        return text
-    return "".join(_escaped(character) for character in text)
 
 
 def short_path(path: str) -> str:
@@ -185,14 +179,6 @@ def _ascii(row: Mapping[str, Any]) -> str:
 def _write_bytes(data: bytes) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
-
-
-def _escaped(character: str) -> str:
-    if character in _JOINERS or unicodedata.category(character) not in _UNSAFE:
-        return character
-    if "\udc80" <= character <= "\udcff":
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def _below(path: str, folder: str, sign: str) -> str:

@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 import typer
-from typer.core import TyperArgument, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Parameter = TyperArgument | TyperOption
 
@@ -24,6 +24,30 @@ def without_pydantic(command: Any) -> None:
     command.get_params = partial(_plain_parameters, command.get_params)
     for subcommand in command.commands.values() if isinstance(command, TyperGroup) else ():
         without_pydantic(subcommand)
+
+
+class MinusIsNoOption(TyperCommand):
+    """A command of which an argument that begins with a minus and a space is no option: ``'- snow'``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(self._shielded(args)))
+
+    def _shielded(self, args: list[str]) -> Iterator[str]:
+        """The same, with a space before such an argument: it means the same, and no option has one."""
+        takes_value = {
+            name
+            for parameter in self.params
+            if isinstance(parameter, TyperOption) and not parameter.is_flag
+            for name in (*parameter.opts, *parameter.secondary_opts)
+        }
+        before = ""
+        for index, argument in enumerate(args):
+            if argument == "--" and before not in takes_value:
+                yield from args[index:]  # behind it, nothing is an option in any case
+                return
+            is_query = argument.startswith("- ") and before not in takes_value
+            yield f" {argument}" if is_query else argument
+            before = argument
 
 
 def _plain_parameters(parameters_of: Callable[[Any], list[Any]], context: Any) -> list[Any]:

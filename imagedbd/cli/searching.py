@@ -11,6 +11,7 @@ import typer
 from imagedbd.cli import flags, output, query, tables
 from imagedbd.cli.entry import ExplainedUsageError, examples
 from imagedbd.cli.output import Form
+from imagedbd.cli.plain import MinusIsNoOption
 from imagedbd.cli.target import Target, target_of
 from imagedbd.errors import ImagedbError, NothingMatchedError, UsageError
 
@@ -21,6 +22,7 @@ app = typer.Typer()
 
 
 @app.command(
+    cls=MinusIsNoOption,
     epilog=examples(
         "imagedb search 'a red car'",
         "imagedb search holiday.jpg -n 5",
@@ -30,7 +32,7 @@ app = typer.Typer()
         "imagedb search beach --not people --where 'iso < 400 AND width > 1024'",
         "imagedb search --near 38.71,-9.14,25 -n 1000 -0 | xargs -0 cp -t ~/Lisbon",
         "curl -s https://example.org/cat.jpg | imagedb search --image -",
-    )
+    ),
 )
 def search(  # noqa: PLR0917 - typer gives them by name; each is an option
     context: typer.Context,

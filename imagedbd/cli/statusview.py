@@ -30,7 +30,7 @@ _STATE_STYLES: Final = {
     "indexing": "cyan", "scanning": "cyan", "loading": "cyan", "starting": "cyan",
     "switching": "cyan", "preparing": "cyan", "building": "cyan", "finishing": "cyan", "paused": "yellow",
     "waiting": "yellow", "offline": "yellow", "degraded": "yellow", "unavailable": "yellow",
-    "blocked": "red", "damaged": "red",
+    "blocked": "red", "damaged": "red", "failed": "red",
 }  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def _watch_live(target: Target) -> None:
                 view = _live_view(target.client.status())
             except (DaemonNotRunningError, ProtocolError) as error:
                 # It may be restarted while somebody watches.
-                view = Text(f"{error.message}\nCtrl-C leaves.", style="yellow")
+                view = Text(f"{output.printable(error.message)}\nCtrl-C leaves.", style="yellow")
 
 
 def _watch_lines(target: Target, *, as_json: bool) -> None:
@@ -168,10 +168,9 @@ def _switch(switch: Mapping[str, Any]) -> Text:
 
 
 def _difference(difference: Mapping[str, Any]) -> Text:
-    configured, active = (output.printable(difference[name]) for name in ("configured", "active"))
-    text = Text(f"The settings name the {difference['setting']} {configured}; ", style="yellow")
     # A command stands on a line of its own, where it can be copied.
-    return text.append(f"the index goes on with {active}.\n→ {output.printable(difference['command'])}")
+    said, help_ = (output.printable(difference[name]) for name in ("finding", "help"))
+    return Text(f"{said}\n→ {help_}", style="yellow")
 
 
 def _root(root: Mapping[str, Any]) -> Text:

@@ -48,7 +48,7 @@ def keep_settings(target: Target, answer: Mapping[str, Any], status: Mapping[str
 def report(target: Target, answer: Mapping[str, Any], *, wait: bool) -> None:
     """Say what was begun, or see it through.
 
-    :raises ImagedbError: if it was waited for, and something else was asked for meanwhile.
+    :raises ImagedbError: it was waited for, and pauses or failed, or something else was asked for meanwhile.
     """
     what = f"{answer['store']} with {output.printable(str(answer['model']))}"
     if answer["state"] == "active":
@@ -89,7 +89,7 @@ def progress_line(switch: Mapping[str, Any]) -> str:
 
 def _see_through(target: Target, answer: Mapping[str, Any]) -> None:
     if not sys.stderr.isatty():
-        _look_until_over(target, answer, _reasons())
+        _look_until_over(target, answer, lambda _: None)
         return
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -97,20 +97,6 @@ def _see_through(target: Target, answer: Mapping[str, Any]) -> None:
     with Progress(*columns, console=output.console(sys.stderr), transient=True) as progress:
         task = progress.add_task("Preparing", total=None, words="")
         _look_until_over(target, answer, lambda switch: _update(progress, task, switch))
-
-
-def _reasons() -> Callable[[Mapping[str, Any]], None]:
-    """For a log: says what keeps a switch from going on, each reason once."""
-    last: str | None = None
-
-    def show(switch: Mapping[str, Any]) -> None:
-        nonlocal last
-        reason = switch.get("reason")
-        if reason and reason != last:
-            output.say(f"It pauses: {output.printable(reason)}")
-        last = reason
-
-    return show
 
 
 def _look_until_over(
@@ -126,16 +112,26 @@ def _look_until_over(
             return
         if (switch["store"], switch["model"]) != wanted:
             raise ImagedbError(f"{switch['store']} with {switch['model']} was asked for meanwhile.")
+        if switch["state"] in {"paused", "failed"}:
+            raise ImagedbError(_held_up(switch))
         show(switch)
         time.sleep(LOOK_EVERY_S)
 
 
+def _held_up(switch: Mapping[str, Any]) -> str:
+    if switch["state"] == "failed":
+        return f"{switch['reason']} The daemon's log says more; the old index goes on answering."
+    return (
+        f"The switch pauses: {switch['reason']} It goes on by itself when that is over; "
+        "`imagedb status --watch` shows it."
+    )
+
+
 def _update(progress: Progress, task: TaskID, switch: Mapping[str, Any]) -> None:
-    reason = f"  {output.printable(switch['reason'])}" if switch.get("reason") else ""
     progress.update(
         task,
         description=str(switch["state"]).capitalize(),
         total=switch["total"] or None,
         completed=switch["done"],
-        words=progress_line(switch) + reason,
+        words=progress_line(switch),
     )

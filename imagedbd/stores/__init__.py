@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from imagedbd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from imagedbd.datatypes import Store
 
@@ -21,6 +21,7 @@ def open_store(
     owner: str = "",
     exclusive: bool = False,
     options: Mapping[str, str] | None = None,
+    on_doubt: Callable[[], object] = lambda: None,
 ) -> Store:
     """Open the store of a kind in a place, or make one there.
 
@@ -30,6 +31,8 @@ def open_store(
     :param exclusive: nobody else has the store open, as the holder of the daemon's lock knows: what
         earlier runs left behind is cleaned up.
     :param options: LanceDB's ``storage_options`` for a remote place.
+    :param on_doubt: called, in whichever thread, when a read or a write failed as damage would make it fail.
+        The faiss store reads nothing after it was opened, so that only scrubbing can tell.
     :raises ConfigError: if there is no such store, or it cannot be in that place.
     :raises StoreUnreadableError: if what is there cannot be read.
     :raises StoreError: if a new store cannot be made there.
@@ -38,7 +41,7 @@ def open_store(
         case "lance":
             from .lance import LanceStore  # noqa: PLC0415 - two seconds that only its users should pay
 
-            return LanceStore(place, owner=owner, exclusive=exclusive, options=options)
+            return LanceStore(place, owner=owner, exclusive=exclusive, options=options, on_doubt=on_doubt)
         case "faiss":
             if "://" in place:
                 raise ConfigError(f"The faiss store is a folder on this machine; {place} needs store lance.")

@@ -79,10 +79,11 @@ _RETRAIN_SHARE: Final = 4
 """The approximate index is trained anew when this part of what it was trained on has been added to it."""
 
 _FOLD_ROWS: Final = 2_000
-"""Rows in the journal that are worth a new snapshot …"""
+"""Rows in the journal that are worth a new snapshot while batches come in …"""
 
 _FOLD_SHARE: Final = 8
-"""… unless they are less than this part of all rows: a snapshot writes them all."""
+"""… unless they are less than this part of all rows: a snapshot writes them all. When it is quiet, they are
+worth one in any case, and so is a journal that has outgrown the snapshot, or has all rows there are."""
 
 _FOLD_PAUSE_S: Final = 60.0
 """How long after a snapshot that failed the next one is tried."""
@@ -360,8 +361,12 @@ class FaissStore:
         gone = contents.worded - int(np.count_nonzero(contents.alive[: contents.worded]))
         changed = max(unfolded, gone)
         enough = min(max(_FOLD_ROWS, len(contents.frame) // _FOLD_SHARE), _MOST_UNFOLDED)
-        wanted = self._rewrite or changed >= (_FOLD_ROWS if idle else enough)
-        return wanted and time.monotonic() >= self._fold_again_at
+        if idle:
+            held = self._snapshot.size if self._snapshot.rows else 0
+            wanted = changed >= _FOLD_ROWS or (changed > 0 and self._journal.length > held)
+        else:
+            wanted = changed >= enough
+        return (wanted or self._rewrite) and time.monotonic() >= self._fold_again_at
 
     def _train_if_due(self) -> bool:
         contents, index = self._current, self._index

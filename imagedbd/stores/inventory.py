@@ -15,6 +15,7 @@ import contextlib
 import enum
 import json
 import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -71,6 +72,8 @@ class Inventory:
         self._path = os.path.join(folder, FILE_NAME)
         self._listed: dict[str, _Listed] = {}
         self._length = 0
+        self._replacing = threading.Lock()
+        """Held while the log is exchanged, so that its file and its length are read as a pair."""
         self.work: Work | None = None
         """What was begun and has not ended."""
 
@@ -95,8 +98,9 @@ class Inventory:
         flush(self._folder, map(self._absolute, present.difference(self._listed)))
         listed = {path: self._listed.get(path) or self._examined(path) for path in sorted(present)}
         content = _line({"files": _written(listed)})
-        replace_file(self._path, content)
-        self._listed, self._length, self.work = listed, len(content), None
+        with self._replacing:
+            replace_file(self._path, content)
+            self._listed, self._length, self.work = listed, len(content), None
 
     def acknowledge(self) -> None:
         """Flush the files that are new, and list them, durably. It ends a :attr:`Work.REWRITE`.
@@ -220,13 +224,12 @@ class Inventory:
         return [path for path, listed in self._listed.items() if any(self._scrubbed(path, listed))]
 
     def _scrubbed_log(self) -> str | None:
-        length = self._length
         try:
-            with open(self._path, "rb") as file:
-                _parsed(file.read(length))
+            with self._replacing, open(self._path, "rb") as file:
+                content = file.read(self._length)
+            _parsed(content)
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            # Cleaning may have put another one in its place meanwhile.
-            return f"{self._path} cannot be read ({error})" if length == self._length else None
+            return f"{self._path} cannot be read ({error})"
         return None
 
     def _scrubbed(self, path: str, listed: _Listed) -> Iterator[str | None]:

@@ -28,7 +28,7 @@ from imagedbd.datatypes import Match, StoredPicture, StoreStats
 from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.ranking import best_first, unit
 
-from .checks import ENGINE_ERRORS, check_ids, check_model, check_vector, reported
+from .checks import ENGINE_ERRORS, check_ids, check_model, check_vector, panics_as_errors, reported
 from .inventory import Work
 from .lance_folder import LanceFolder
 from .lance_migrations import MIGRATIONS
@@ -54,6 +54,7 @@ from .rows import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from imagedbd.datatypes import Batch, Condition, ImageRecord, ModelInfo, Vector
 
@@ -131,6 +132,7 @@ class LanceStore:
     :param owner: which daemon writes these rows.
     :param exclusive: nobody else has the folder open, so that what was interrupted there is taken back.
     :param options: of a remote place.
+    :param on_doubt: called when a read or a write failed as damage would make it fail.
     :raises ConfigError: if the remote place cannot be used with these options.
     :raises StoreUnreadableError: if what is there cannot be read.
     :raises StoreError: if a new store cannot be made there.
@@ -143,8 +145,10 @@ class LanceStore:
         owner: str = "",
         exclusive: bool = False,
         options: Mapping[str, str] | None = None,
+        on_doubt: Callable[[], object] = lambda: None,
     ) -> None:
         self._owner = owner
+        self._on_doubt = on_doubt
         self._place = _place_of(place, owner, options, exclusive=exclusive)
         self._writing = threading.Lock()
         self._reads = RunningReads()
@@ -159,7 +163,7 @@ class LanceStore:
             self._manifest = self._agreeing(lambda: self._place.manifest() or self._make())
         self._check_manifest()
         self._table: Any = self._examined_table()
-        with reported(f"bring {self._place.name} up to date"):
+        with self._reported(f"bring {self._place.name} up to date"):
             self._migrate()
             if self._place.shared:
                 self._agreeing(lambda: _ensure_text_index(self._pictures))
@@ -199,9 +203,10 @@ class LanceStore:
         with reported(f"open {self._place.name}"):
             doubtful = self._place.examine(self._manifest)
         try:
-            table = self._open_table()
-            if doubtful:
-                _read_everything(table)
+            with panics_as_errors():
+                table = self._open_table()
+                if doubtful:
+                    _read_everything(table)
         except ENGINE_ERRORS as error:
             raise self._place.unreadable(str(error)) from error
         if doubtful:
@@ -232,6 +237,13 @@ class LanceStore:
             raise StoreError("The store is closed.")
         return self._table
 
+    def _reported(self, doing: str) -> AbstractContextManager[None]:
+        return reported(doing, self._doubted if self._place.mending else None)
+
+    def _doubted(self) -> str:
+        self._on_doubt()
+        return self._place.mending
+
     def close(self) -> None:
         with self._writing:
             self._table = None
@@ -247,7 +259,7 @@ class LanceStore:
         return None if self.model is None else self.model.dimension
 
     def bind(self, model: ModelInfo) -> None:
-        with self._writing, reported(f"take vectors of {model.spec}"):
+        with self._writing, self._reported(f"take vectors of {model.spec}"):
             self._mend()
             if self.model is None:
                 self._bind(model)
@@ -281,7 +293,7 @@ class LanceStore:
         if not batch:
             return
         check_ids(batch)
-        with self._writing, reported("write a batch"):
+        with self._writing, self._reported("write a batch"):
             self._mend()
             self._notice_binding()
             rows = [self._upserted(picture) for picture in batch.upserts] + self._patched(batch.patches)
@@ -368,7 +380,7 @@ class LanceStore:
     # Maintenance.
 
     def maintain(self, *, idle: bool = False) -> None:
-        with self._writing, reported("compact its files"):
+        with self._writing, self._reported("compact its files"):
             self._mend()
             if self._needs_compaction(idle=idle) and self._place.may_maintain():
                 self._compact()
@@ -439,7 +451,7 @@ class LanceStore:
 
     @contextmanager
     def _reading(self, doing: str) -> Iterator[None]:
-        with reported(doing), self._reads.one():
+        with self._reported(doing), self._reads.one():
             yield
 
     def get(self, ids: Sequence[str]) -> list[StoredPicture]:

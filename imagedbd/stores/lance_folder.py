@@ -53,6 +53,7 @@ class LanceFolder:
     """
 
     shared = False
+    mending = "If that is damage, `imagedbd repair` mends it."
     keep_versions: timedelta | None = None
 
     def __init__(self, folder: str, *, exclusive: bool) -> None:

@@ -26,6 +26,8 @@ class Place(Protocol):
     """The folder or the URI."""
     shared: bool
     """Whether other daemons write to the table as well."""
+    mending: str
+    """What helps where a read fails of damage, in a sentence; empty where it is not ours to mend."""
     keep_versions: timedelta | None
     """How long superseded versions stay; ``None`` where only the reads of this process may need them."""
 

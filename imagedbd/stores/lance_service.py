@@ -72,6 +72,7 @@ class LanceService:
     """
 
     shared = True
+    mending = ""
     keep_versions: timedelta | None = timedelta(hours=1)
 
     def __init__(self, uri: str, owner: str, options: Mapping[str, str] | None) -> None:

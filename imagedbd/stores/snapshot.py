@@ -78,6 +78,11 @@ class Snapshot:
         return tuple(file for file in (self.metadata, self.vectors, self.approximate) if file)
 
     @property
+    def size(self) -> int:
+        """Bytes of its files, without the journal."""
+        return sum(file.size for file in self.files)
+
+    @property
     def names(self) -> frozenset[str]:
         """All file names that belong to it."""
         return frozenset({self.journal_name, *(file.name for file in self.files)})

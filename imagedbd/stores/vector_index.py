@@ -149,6 +149,8 @@ class VectorIndex:
 
         It takes seconds to minutes, and changes nothing here.
         """
+        # It is done while others search and decode: for OpenMP to take all cores would hold them up.
+        faiss.omp_set_num_threads(1)
         enough = min(_MAX_CENTROIDS, int(_CENTROIDS * math.sqrt(len(rows))))
         centroids = max(1, min(enough, len(rows) // _TRAINING_ROWS))
         quantizer = faiss.IndexFlatIP(self.dimension)

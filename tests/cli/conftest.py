@@ -127,9 +127,9 @@ def _own_places(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
         yield
 
 
-@pytest.fixture
-def daemon() -> Iterator[FakeDaemon]:
-    fake = FakeDaemon(os.environ["IMAGEDBD_SOCKET"], {"/status": a_status()})
+@contextlib.contextmanager
+def served(socket: str) -> Iterator[FakeDaemon]:
+    fake = FakeDaemon(socket, {"/status": a_status()})
     with _Server(fake.socket, _Handler) as server:
         server.fake = fake
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -137,6 +137,12 @@ def daemon() -> Iterator[FakeDaemon]:
         yield fake
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def daemon() -> Iterator[FakeDaemon]:
+    with served(os.environ["IMAGEDBD_SOCKET"]) as fake:
+        yield fake
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import os
 import pytest
 
 from imagedbd.cli import checkup
+from imagedbd.generations import note_damage
 
 from .conftest import a_status
 
@@ -64,6 +65,31 @@ def test_no_daemon(imagedb):
     assert ran.code == 70
     assert _findings(ran)["daemon"]["fix"] == "imagedbd run"
     assert _findings(ran)["folders"]["fix"] == "imagedb root add DIR"
+
+
+def test_an_index_that_keeps_the_daemon_from_starting_is_to_be_repaired(imagedb, tmp_path):
+    (tmp_path / "data").mkdir()
+    note_damage(str(tmp_path / "data"), "manifest.json is damaged.")
+    found = _findings(imagedb("doctor", "--json"))
+    assert (found["index"]["level"], found["index"]["finding"]) == ("problem", "manifest.json is damaged.")
+    assert found["index"]["fix"] == "imagedbd repair"
+    assert found["daemon"]["fix"] == "imagedbd repair && imagedbd run"
+
+
+@pytest.mark.parametrize(
+    ("state", "doing", "fix"),
+    [
+        ("blocked", "Indexing is held up: No space left on device.", "Make room"),
+        ("blocked", "Indexing is held up: bad. If that is damage, `imagedbd repair` mends it.", "repair"),
+        ("damaged", "x.lance is damaged. Run `imagedbd repair` to mend it.", "run `imagedbd repair`"),
+    ],
+)
+def test_what_holds_indexing_up_comes_with_what_helps(healthy, imagedb, state, doing, fix):
+    healthy.answers["/status"] |= {"state": state, "doing": doing}
+    found = _findings(imagedb("doctor", "--json"))["daemon"]
+    assert found["level"] == "problem"
+    assert fix in found["fix"]
+    assert ("Make room" in found["fix"]) == (fix == "Make room")
 
 
 def test_bad_settings_end_the_round(imagedb, tmp_path):

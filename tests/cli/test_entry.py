@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -12,8 +14,9 @@ import pytest
 from imagedbd import __version__, errors
 from imagedbd.cli import daemon as daemon_cli
 from imagedbd.cli import entry, main
+from imagedbd.locking import locked
 
-from .conftest import a_hit
+from .conftest import a_hit, served
 
 PROGRAM = [sys.executable, "-c", "import sys; from imagedbd.cli.main import main; sys.exit(main())"]
 HEAVY = {
@@ -60,6 +63,34 @@ class TestErrors:
         ran = imagedb("status")
         assert (ran.code, ran.data) == (code, b"")
         assert ran.words == f"imagedb: {error.title}: It broke.\n"
+
+    def test_a_daemon_that_is_starting_is_waited_for(self, imagedb):
+        path = os.environ["IMAGEDBD_SOCKET"]
+        held, may_serve, answered = threading.Event(), threading.Event(), threading.Event()
+
+        def start() -> None:
+            with locked(f"{path}.lock", path):
+                held.set()
+                may_serve.wait()
+                with served(path):
+                    answered.wait()
+
+        starting = threading.Thread(target=start)
+        starting.start()
+        held.wait()
+        threading.Timer(0.3, may_serve.set).start()
+        ran = imagedb("status")
+        answered.set()
+        starting.join()
+        assert ran.code == 0, ran.words
+
+    def test_one_that_does_not_come_up_is_not_waited_for_for_ever(self, imagedb, monkeypatch):
+        path = os.environ["IMAGEDBD_SOCKET"]
+        monkeypatch.setattr("imagedbd.client.STARTING_S", 0.2)
+        with locked(f"{path}.lock", path):
+            ran = imagedb("status")
+        assert ran.code == 69
+        assert "is starting or stopping" in ran.words
 
     def test_no_daemon_is_69_and_names_the_command_that_starts_it(self, imagedb):
         ran = imagedb("search", "x")

@@ -218,6 +218,15 @@ class TestQuery:
         body = asked(query)
         assert (body["terms"], body["text"]) == ([{"prompt": query}], query)
 
+    @pytest.mark.parametrize(
+        "arguments", [("- snow",), ("-n", "5", "- snow"), ("- snow", "-n", "5"), ("--", "- snow")]
+    )
+    def test_a_query_may_begin_with_a_minus(self, asked, arguments):
+        assert asked(*arguments)["terms"] == [{"prompt": "snow", "weight": -1.0}]
+
+    def test_an_option_takes_what_begins_with_a_minus_as_it_stands(self, asked):
+        assert asked("dog", "--not", "- snow")["terms"][1] == {"prompt": "- snow", "weight": -0.5}
+
     def test_options_are_taken_as_they_stand(self, asked):
         body = asked("--prompt", "2:dog - snow", "--not", "a + b")
         assert body["terms"] == [{"prompt": "2:dog - snow"}, {"prompt": "a + b", "weight": AVERSION}]

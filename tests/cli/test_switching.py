@@ -88,18 +88,20 @@ def test_waiting_ends_when_it_answers(switching, imagedb, config):
     assert "answers now" in ran.words
 
 
-def test_waiting_without_a_terminal_tells_each_reason_once(switching, imagedb, config, monkeypatch):
-    monkeypatch.setattr("imagedbd.cli.switching.LOOK_EVERY_S", 0.01)
-    over = status_of(config)
-    over["model"]["name"] = "ViT-B-32/openai"
-    reasons = ["The disk is full."] * 3 + [None] * 2 + ["There is no such model."] * 2
-    paused = [status_of(config, switch=a_switch(reason=reason)) for reason in reasons]
-    looks = iter([status_of(config)] * 2 + paused)
-    switching.answers["/status"] = lambda _: next(looks, over)
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("paused", "pauses: The disk is full. It goes on by itself"),
+        ("failed", "The disk is full. The daemon's log"),
+    ],
+)
+def test_waiting_ends_where_the_switch_does_not_go_on(switching, imagedb, config, state, said):
+    held_up = status_of(config, switch=a_switch(reason="The disk is full.", state=state))
+    looks = iter([status_of(config)] * 2 + [status_of(config, switch=a_switch())] * 2)
+    switching.answers["/status"] = lambda _: next(looks, held_up)
     ran = imagedb("model", "use", "ViT-B-32/openai", "--wait")
-    assert ran.code == 0, ran.words
-    assert ran.words.count("It pauses: The disk is full.") == 1
-    assert ran.words.count("It pauses: There is no such model.") == 1
+    assert ran.code == 70
+    assert said in ran.words
 
 
 def test_waiting_ends_when_something_else_is_asked_for(switching, imagedb, config):
@@ -146,10 +148,7 @@ def test_without_a_daemon(imagedb, command):
 
 
 def test_the_status_shows_how_far_it_is_and_what_the_settings_say_otherwise(switching, imagedb, config):
-    difference = {
-        "setting": "model", "configured": "X/y", "active": "demo", "command": "imagedb model use X/y",
-        "text": "",
-    }  # fmt: skip
+    difference = {"finding": "The settings name the model X/y.", "help": "imagedb model use X/y"}
     switching.answers["/status"] = status_of(
         config,
         switch=a_switch(reason="The disk is full.", state="paused"),

@@ -45,9 +45,9 @@ class TestStatus:
 
     def test_another_model_in_the_settings_is_told(self, daemon, imagedb):
         difference = {
-            "setting": "model", "configured": "ViT-L-14/x", "active": "demo",
-            "command": "imagedb model use ViT-L-14/x",
-        }  # fmt: skip
+            "finding": "The settings name the model ViT-L-14/x; the index goes on with demo.",
+            "help": "imagedb model use ViT-L-14/x",
+        }
         daemon.answers["/status"] = a_status(differences=[difference])
         text = imagedb("status").text
         assert "The settings name the model ViT-L-14/x; the index goes on with demo." in text

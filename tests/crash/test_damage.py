@@ -12,7 +12,7 @@ import pytest
 from store_rows import MODEL, picture, record, vector
 
 from imagedbd.datatypes import Batch
-from imagedbd.errors import StoreUnreadableError
+from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.stores import KINDS, open_store
 from imagedbd.stores.salvage import save_rows
 
@@ -218,3 +218,42 @@ def test_a_flipped_bit_never_becomes_another_row(kind, tmp_path):
             assert float(found.vector @ expected.vector) > 0.99
         print(number, saved)
         store.close()
+
+
+@pytest.fixture(scope="module")
+def hollow(tmp_path_factory):
+    """A Lance store whose largest file is damaged everywhere but at its ends; and that file's name."""
+    folder = tmp_path_factory.mktemp("hollow") / "store"
+    store = open_store("lance", os.fspath(folder), exclusive=True)
+    store.bind(MODEL)
+    for start in range(0, 3_000, 300):
+        store.apply(Batch(upserts=tuple(picture(f"p{n}", n) for n in range(start, start + 300))))
+    store.maintain(idle=True)
+    for n in range(10):
+        store.apply(Batch(upserts=(picture(f"q{n}", n),)))
+    store.close()
+    data = folder / max(files(folder), key=lambda name: (folder / name).stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[17_000:-17_000] = bytes(255 - byte for byte in content[17_000:-17_000])
+    data.write_bytes(content)
+    return folder, data.relative_to(folder)
+
+
+@pytest.mark.parametrize("asked", ["pictures", "nearest", "matching", "get", "maintain"])
+def test_damage_between_the_ends_of_a_file_is_suspected_by_the_first_read_that_fails(asked, hollow, tmp_path):
+    """No engine's error gets through as it is, a panic's neither; and each names what mends it."""
+    folder, data, doubts = shutil.copytree(hollow[0], tmp_path / "store"), hollow[1], []
+    store = open_store("lance", os.fspath(folder), exclusive=True, on_doubt=lambda: doubts.append(asked))
+    ask = {
+        "pictures": lambda: list(store.pictures()),
+        "nearest": lambda: store.nearest(vector(1), 10),
+        "matching": lambda: store.matching(["dog"], 10),
+        "get": lambda: store.get([f"p{n}" for n in range(0, 3_000, 10)]),
+        "maintain": lambda: store.maintain(idle=True),
+    }[asked]
+    with pytest.raises(StoreError, match="If that is damage, `imagedbd repair` mends it") as told:
+        ask()
+    assert ".rs:" not in told.value.message
+    assert doubts
+    assert any(fault and os.fspath(folder / data) in fault for fault in store.scrub())
+    store.close()

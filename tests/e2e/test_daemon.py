@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +56,28 @@ def test_a_killed_daemon_leaves_no_children(machine: Machine) -> None:
     assert not alive
 
 
+def test_its_loop_does_not_tick_when_it_is_idle(machine: Machine) -> None:
+    save(machine.photos / "a.jpg", 1)
+    machine.start()
+    machine.wait()
+    assert machine.process is not None
+    number = machine.process.pid
+    status = Path(f"/proc/{number}/task/{number}/status")  # of the thread that serves
+
+    def wakes_up_less_than_once_a_second() -> bool:
+        before = wakeups(status.read_text())
+        time.sleep(3)
+        return wakeups(status.read_text()) - before < 3
+
+    machine.until(wakes_up_less_than_once_a_second, 60)
+
+
+def wakeups(status: str) -> int:
+    found = re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
 def test_a_second_daemon_is_refused_and_the_first_goes_on(machine: Machine) -> None:
     machine.start()
     second = subprocess.run(
@@ -82,6 +107,38 @@ def test_a_socket_folder_that_others_may_write_in_is_refused(machine: Machine) -
     )
     assert done.returncode == 78
     assert str(machine.home / "run").encode() in done.stderr
+
+
+def test_a_socket_path_that_is_too_long_is_refused(machine: Machine) -> None:
+    machine.environment["IMAGEDBD_SOCKET"] = str(machine.home / ("x" * 108))
+    done = subprocess.run(
+        [program("imagedbd"), "run"], env=machine.environment, capture_output=True, check=False
+    )
+    assert done.returncode == 78
+    assert b"107" in done.stderr
+
+
+def test_a_socket_folder_that_is_a_link_is_refused(machine: Machine) -> None:
+    (machine.home / "elsewhere").mkdir(mode=0o700)
+    (machine.home / "run").symlink_to("elsewhere")
+    done = subprocess.run(
+        [program("imagedbd"), "run"], env=machine.environment, capture_output=True, check=False
+    )
+    assert done.returncode == 78
+    assert not list((machine.home / "elsewhere").iterdir())
+
+
+def test_it_stops_under_clients_that_are_silent_and_such_as_do_not_read(machine: Machine) -> None:
+    machine.start()
+    with contextlib.ExitStack() as clients:
+        for number in range(40):
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(machine.home / "run" / "s.sock"))
+            if number % 2:
+                client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        machine.json("status")
+        assert machine.stop() == 0
+    assert "Traceback" not in machine.log()
 
 
 def test_a_file_in_the_place_of_the_socket_is_left_alone(machine: Machine) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pictures import save
+from wire import ask, connect
 
 from imagedbd import __version__
 
@@ -24,23 +22,6 @@ def served(shared_machine: Machine) -> Machine:
     return shared_machine
 
 
-def connect(machine: Machine) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(30)
-    connection.connect(str(machine.home / "run" / "s.sock"))
-    return connection
-
-
-def ask(machine: Machine, method: str, path: str, body: Any = None) -> tuple[int, Any, Any]:
-    """Status, JSON and headers of one request."""
-    connection = http.client.HTTPConnection("x")
-    connection.sock = connect(machine)
-    payload = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    connection.request(method, path, payload, {"Content-Type": "application/json", "Connection": "close"})
-    with connection.getresponse() as response:
-        return response.status, json.loads(response.read()), response.headers
-
-
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
@@ -48,6 +29,8 @@ def ask(machine: Machine, method: str, path: str, body: Any = None) -> tuple[int
         ("DELETE", "/status", None, 405),
         ("POST", "/search", b"no json", 422),
         ("POST", "/search", {"limit": 0}, 422),
+        ("POST", "/search", {"limit": "7"}, 422),
+        ("POST", "/search", {"limit": True}, 422),
         ("POST", "/search", {"limit": 10_001}, 422),
         ("POST", "/search", {"unknown": 1}, 422),
         ("POST", "/search", {"min_score": "x"}, 422),
@@ -67,12 +50,16 @@ def ask(machine: Machine, method: str, path: str, body: Any = None) -> tuple[int
         ("POST", "/search", {"terms": [{"weight": 1}]}, 400),
         ("POST", "/search", {"terms": [{"data": "é"}]}, 400),
         ("POST", "/search", {"terms": [{"data": "QUJD"}]}, 400),
+        ("POST", "/search", {"terms": [{"data": "QUJD" * (1 << 19)}]}, 400),
+        ("POST", "/search", {"terms": [{"data": "QUJD" * (1 << 19) + "*"}]}, 400),
         ("POST", "/search", {"terms": [{"path": "/nowhere.jpg"}]}, 409),
         ("POST", "/search", {"terms": [{"path": "\ud800"}]}, 422),
         ("POST", "/search", {"near": {"lat": 91, "lon": 0}}, 422),
         ("POST", "/show", {"path": "/nowhere.jpg"}, 404),
         ("POST", "/show", {"path": "relative.jpg"}, 422),
         ("POST", "/show", {"path": "/a\0b"}, 422),
+        ("POST", "/show", {"path": "/" + "a" * 9000}, 404),
+        ("POST", "/show/", {"path": "/a"}, 404),
         ("POST", "/why", {"path": "/\ud800"}, 422),
         ("POST", "/scan", {"folder": "/nowhere"}, 400),
         ("POST", "/wait", {"timeout": -1}, 422),
@@ -93,6 +80,16 @@ def test_every_answer_names_the_version(served: Machine) -> None:
 def test_a_path_of_odd_bytes_travels(served: Machine) -> None:
     status, answer, _ = ask(served, "POST", "/why", {"path": "/odd\udcff.jpg"})
     assert (status, answer["path"]) == (200, "/odd\udcff.jpg")
+
+
+def test_a_path_may_begin_with_any_number_of_slashes(served: Machine) -> None:
+    for path in (f"/{served.photos}/a.jpg", f"//{served.photos}/./a.jpg"):
+        assert ask(served, "POST", "/show", {"path": path})[0] == 200
+
+
+def test_a_method_that_is_not_served_is_answered_with_those_that_are(served: Machine) -> None:
+    status, _, headers = ask(served, "DELETE", "/status")
+    assert (status, headers["Allow"]) == (405, "GET")
 
 
 def test_a_folder_to_scan_may_be_written_in_any_way(served: Machine) -> None:

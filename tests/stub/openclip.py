@@ -1,7 +1,8 @@
 """A model that is a random projection: alike pictures get alike vectors, and it loads in no time.
 
-Its weights are the text of its configuration: another text is another model. ``seconds`` in it is how long
-a picture takes.
+Its weights are the text of its configuration: another text is another model. In it, ``seconds`` is how long
+a picture takes, ``room`` how many pictures fit its memory, ``drops`` that it loses one of each batch, and
+``log`` a file that gets a line for each picture that is embedded.
 """
 
 from __future__ import annotations
@@ -39,12 +40,18 @@ class OpenClip:
         self.info = ModelInfo(spec, hashlib.sha256(weights).hexdigest(), DIMENSION, preprocess)
         self._seed = [] if weights == b"{}" else list(hashlib.sha256(weights).digest())
         self._projection = np.random.default_rng(self._seed or 7).standard_normal((8 * 8 * 3, DIMENSION))
-        self._seconds = json.loads(weights).get("seconds", 0.0)
+        self._settings = json.loads(weights)
 
     def embed_pictures(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        time.sleep(self._seconds * len(pictures))
+        if len(pictures) > self._settings.get("room", len(pictures)):
+            raise RuntimeError("the device is out of memory")
+        time.sleep(self._settings.get("seconds", 0.0) * len(pictures))
+        if "log" in self._settings:
+            with Path(self._settings["log"]).open("a", encoding="ascii") as log:
+                log.writelines(hashlib.sha256(picture.tobytes()).hexdigest() + "\n" for picture in pictures)
         blocks = pictures.reshape(len(pictures), 8, 8, 8, 8, 3).mean(axis=(2, 4))
-        return _unit(blocks.reshape(len(pictures), -1) / 255 @ self._projection)
+        rows = _unit(blocks.reshape(len(pictures), -1) / 255 @ self._projection)
+        return rows[1:] if self._settings.get("drops") else rows
 
     def embed_prompts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         seeds = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]

@@ -1,0 +1,251 @@
+"""What the daemon answers, as the OpenAPI page describes it.
+
+Answers are written by those who know them; these models are never filled in production, and tests hold the
+two together.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from imagedbd.datatypes import ModelState, PictureState, RootState
+from imagedbd.generations import Course
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Fault(_Answer):
+    name: str = Field(description="the kind of error, e.g. UsageError or ModelUnavailableError")
+    title: str = Field(description="what happened, in a few words")
+    message: str = Field(description="why, and what helps")
+    position: int | None = Field(default=None, description="of a bad expression: the offset of the fault")
+    expression: str | None = Field(default=None, description="of a bad expression: as it was sent")
+
+
+class ErrorAnswer(_Answer):
+    """The one shape of every error."""
+
+    error: Fault
+
+
+class Record(_Answer):
+    """One picture. Sizes are in pixels, ``size`` in bytes, places in degrees."""
+
+    id: str
+    path: str = Field(description="bytes that are not UTF-8 as escapes from \\udc80 to \\udcff")
+    folder: str
+    name: str
+    size: int
+    mtime: str
+    format: str | None
+    width: int | None
+    height: int | None
+    taken_at: str | None
+    camera_make: str | None
+    camera_model: str | None
+    lens: str | None
+    iso: int | None
+    f_number: float | None
+    exposure_s: float | None
+    focal_mm: float | None
+    lat: float | None
+    lon: float | None
+    orientation: int | None
+    rating: int | None
+    keywords: list[str]
+    caption: str | None
+    comment: str | None
+    content_hash: str
+    indexed_at: str
+
+
+class ShownRecord(Record):
+    state: PictureState
+
+
+class HitRow(Record):
+    rank: int = Field(ge=1)
+    score: float = Field(description="what the hits are ordered by")
+    similarity: float | None = Field(description="cosine, where there was a vector")
+    text_score: float | None = Field(description="BM25, where there was text")
+
+
+class SearchAnswer(_Answer):
+    hits: list[HitRow]
+    notes: list[str] = Field(description="what one should know of how the answer came about")
+    took_ms: float
+
+
+class ListedPicture(_Answer):
+    path: str
+    id: str
+    content_hash: str | None
+    state: PictureState
+
+
+class ListedFailure(_Answer):
+    path: str
+    reason: str | None
+    attempts: int
+
+
+class Reason(_Answer):
+    path: str
+    state: str
+    reason: str
+    rule: str | None
+    attempts: int
+
+
+class Root(_Answer):
+    path: str
+    state: RootState
+    indexed: int
+    reason: str | None
+
+
+class StoreState(_Answer):
+    kind: str
+    uri: str
+    rows: int | None
+    vectors: int | None
+    bytes_on_disk: int | None
+    reason: str | None
+    configured: str
+    damage: str | None
+
+
+class ModelBrief(_Answer):
+    name: str
+    state: ModelState
+    reason: str | None
+    help: list[str]
+    configured: str
+
+
+class SwitchState(_Answer):
+    store: str
+    model: str | None
+    course: Course
+    state: str
+    reason: str | None
+    done: int
+    total: int
+    rate: float | None
+    eta_s: int | None
+
+
+class KeptIndex(_Answer):
+    kind: str
+    place: str
+    model: str | None
+
+
+class DifferenceRow(_Answer):
+    setting: str
+    configured: str
+    active: str
+    command: str
+    text: str
+
+
+class Status(_Answer):
+    state: str
+    doing: str
+    indexed: int
+    waiting: int
+    pending: int
+    failed: int
+    rate: float | None = Field(description="pictures a second")
+    eta_s: int | None
+    roots: list[Root]
+    store: StoreState
+    model: ModelBrief
+    device: str | None
+    dtype: str | None
+    switch: SwitchState | None
+    previous: KeptIndex | None
+    differences: list[DifferenceRow]
+    embeds_total: int
+    watcher_restarts: int
+    uptime_s: float
+    version: str
+    pid: int
+    config_file: str
+    data_dir: str
+    socket: str
+
+
+class Ticket(_Answer):
+    ticket: int
+
+
+class Counts(_Answer):
+    """How many files are in each state."""
+
+    pending: int
+    indexed: int
+    waiting: int
+    failed: int
+
+
+class Retried(_Answer):
+    retried: list[str] = Field(description="the paths that had failed")
+
+
+class Reloaded(_Answer):
+    changed: list[str]
+    needs_restart: list[str] = Field(description="settings that count from the next start on")
+
+
+class Switched(_Answer):
+    state: Literal["switching", "active"]
+    store: str
+    model: str | None
+    settings: dict[Literal["store", "model"], str] = Field(description="the settings that make it last")
+
+
+JSON_LINES = "application/x-ndjson"
+
+Responses = dict[int | str, dict[str, Any]]
+
+_ERRORS: dict[int, str] = {
+    400: "the request cannot be understood, or asks for what there is not",
+    404: "nothing matched",
+    409: "the picture's bytes are needed: the daemon holds no vector for it",
+    422: "a field is missing, unknown, or out of bounds",
+    503: "the model, the store or the daemon cannot do that now; the message says what helps",
+    504: "the time given was not enough",
+}
+
+
+def documented(answer: type[BaseModel], *errors: int, many: bool = False) -> Responses:
+    """The responses of a route for its description.
+
+    Every route may also answer 408, 411, 413 and 431 to what is too slow, too large or without a length,
+    and 500 after a bug.
+
+    :param many: the answer is a list.
+    """
+    told: Responses = {200: {"model": list[answer] if many else answer}}  # type: ignore[valid-type]
+    return told | _errors(*errors)
+
+
+def documented_lines(row: type[BaseModel], *errors: int) -> Responses:
+    """As :func:`documented`, of a route that answers with a JSON object a line."""
+    about = {"type": "string", "description": f"one {row.__name__} a line, each a JSON object"}
+    content = {JSON_LINES: {"schema": about, "x-line": row.model_json_schema()}}
+    return {200: {"content": content, "description": "Successful Response"}} | _errors(*errors)
+
+
+def _errors(*codes: int) -> Responses:
+    told: Responses = {code: {"model": ErrorAnswer, "description": _ERRORS[code]} for code in codes}
+    other = "any other refusal: a request that is too slow (408), too large (413, 431), of no length (411), …"
+    return told | {
+        "4XX": {"model": ErrorAnswer, "description": other},
+        "5XX": {"model": ErrorAnswer, "description": "the daemon cannot do that now, or met a bug (500)"},
+    }

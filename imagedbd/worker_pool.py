@@ -1,0 +1,327 @@
+"""Functions run in processes that they may crash, hang or fill, at the cost of that process alone.
+
+A thread here goes with each process there: it hands over one task, waits for the answer as long as that may
+take, and gets a new process when the old one is lost. The two share one socket, and no two processes share
+anything. So a process may be killed or stopped at any moment, half an answer on its way, and nobody else
+waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import struct
+import threading
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+from imagedbd.errors import DecoderLostError, ImagedbError, PictureError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from imagedbd.fork_server import ForkServer
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+TASKS_PER_WORKER: Final = 1000
+"""A worker is replaced after this many tasks: what a codec leaks is not kept."""
+TRANSFER_S: Final = 10.0
+"""How long a message may stand still that has begun to come or go: a process that was stopped, say."""
+CLOSE_S: Final = 10.0
+_TRIES: Final = 3
+"""How many workers may be gone before they have begun with a task."""
+_TAKEN: Final = b"taken"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a worker lives.
+
+    :param niceness: added to that of the daemon.
+    :param memory_bytes: what it may have for itself, beside what it shares with the others.
+    """
+
+    niceness: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Task:
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    future: Future[Any] = field(default_factory=Future)
+
+
+class WorkerPool:
+    """At most so many processes, which come when there is work and leave when there is none.
+
+    Futures raise subclasses of :class:`ImagedbError` only: what the function raised, if it is one; a
+    :class:`PictureError` for what else it raised; :class:`DecoderLostError` if the process died or was out
+    of time; and :class:`ImagedbError` itself if no process could be had, or the pool was closed.
+
+    Any thread may call any method.
+
+    :param timeout_s: how long a function may run, by a clock that nobody can set.
+    :param idle_s: seconds after which an unused process leaves.
+    """
+
+    def __init__(
+        self, name: str, server: ForkServer, size: int, terms: Terms, *, timeout_s: float, idle_s: float
+    ) -> None:
+        self._name = name
+        self._server = server
+        self._size = size
+        self._terms = terms
+        self._timeout_s = timeout_s
+        self._idle_s = idle_s
+        self._changed = threading.Condition()
+        self._waiting: deque[_Task] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._workers: set[_Worker] = set()
+        self._closed = False
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **_kwargs: P.kwargs) -> Future[T]:
+        task = _Task(function, args)
+        with self._changed:
+            if self._closed:
+                task.future.set_exception(_closed())
+                return task.future
+            self._waiting.append(task)
+            if len(self._waiting) > self._idle and len(self._threads) < self._size:
+                thread = threading.Thread(target=self._work, name=f"decoder-{self._name}", daemon=True)
+                self._threads.add(thread)
+                thread.start()
+            self._changed.notify()
+        return task.future
+
+    def close(self) -> None:
+        """End all workers now; what was not done yet fails."""
+        with self._changed:
+            self._closed = True
+            for worker in self._workers:
+                worker.kill()
+            left = tuple(self._waiting)
+            self._waiting.clear()
+            self._changed.notify_all()
+            threads = tuple(self._threads)
+        for task in left:
+            task.future.set_exception(_closed())
+        for thread in threads:
+            thread.join(CLOSE_S)
+
+    # A thread and its process.
+
+    def _work(self) -> None:
+        worker: _Worker | None = None
+        while (task := self._next()) is not None:
+            worker = self._do(task, worker)
+        if worker is not None:
+            self._part_with(worker)
+
+    def _next(self) -> _Task | None:
+        """The next task, or nothing when it is time to leave."""
+        with self._changed:
+            self._idle += 1
+            self._changed.wait_for(lambda: self._waiting or self._closed, self._idle_s)
+            self._idle -= 1
+            if self._waiting:
+                return self._waiting.popleft()
+            self._threads.discard(threading.current_thread())
+            return None
+
+    def _do(self, task: _Task, worker: _Worker | None) -> _Worker | None:
+        """See a task to its end; returns the worker if it can do another."""
+        try:
+            worker = self._handed_over(task, worker)
+        except (OSError, MemoryError) as error:
+            reason = _closed() if self._closed else ImagedbError(f"No decoder could be started: {error}.")
+            task.future.set_exception(reason)
+            return None
+        try:
+            result, raised = worker.answer(self._timeout_s)
+        except DecoderLostError as lost:
+            self._part_with(worker)
+            task.future.set_exception(_closed() if self._closed else lost)
+            return None
+        if raised is None:
+            task.future.set_result(result)
+        else:
+            task.future.set_exception(raised)
+        if worker.tasks < TASKS_PER_WORKER:
+            return worker
+        self._part_with(worker)
+        return None
+
+    def _handed_over(self, task: _Task, worker: _Worker | None) -> _Worker:
+        """The worker that has begun: the present one, or a new one if that died while it was idle.
+
+        :raises OSError: none could be started.
+        """
+        tries = _TRIES
+        while True:
+            try:
+                worker = worker or self._hire()
+                worker.begin(task.function, task.arguments)
+            except (OSError, MemoryError):
+                if worker is not None:
+                    self._part_with(worker)
+                worker, tries = None, tries - 1
+                if not tries or self._closed:
+                    raise
+            else:
+                return worker
+
+    def _hire(self) -> _Worker:
+        worker = _Worker(self._server, self._terms)
+        with self._changed:
+            self._workers.add(worker)
+            if self._closed:
+                worker.kill()
+        return worker
+
+    def _part_with(self, worker: _Worker) -> None:
+        with self._changed:
+            self._workers.discard(worker)
+            worker.kill()
+            worker.close()
+
+
+class _Worker:
+    """One process, and our end of the socket to it.
+
+    :raises OSError: it could not be started.
+    """
+
+    def __init__(self, server: ForkServer, terms: Terms) -> None:
+        self.tasks = 0
+        self._server = server
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self._pid = server.fork(theirs.fileno())
+            limit = struct.pack("@ll", int(TRANSFER_S), int(TRANSFER_S % 1 * 1_000_000))
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                ours.setsockopt(socket.SOL_SOCKET, option, limit)
+            # A number may be given to another process; this stands for the one that was started.
+            self._process = os.pidfd_open(self._pid)
+            self._connection = Connection(ours.detach())
+        with contextlib.suppress(OSError):  # it has died; the first task will tell
+            self._connection.send(terms)
+
+    def begin(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        """Hand over a task, and see that it is taken up: from then on, what happens may be the task's doing.
+
+        :raises OSError: it is not there any more, or stands still; the task is not to blame.
+        """
+        self._connection.send((function, arguments))
+        if not self._connection.poll(TRANSFER_S):
+            raise TimeoutError("it stands still")
+        try:
+            self._connection.recv_bytes()
+        except EOFError as ended:
+            raise ConnectionResetError("it has ended") from ended
+        self.tasks += 1
+
+    def answer(self, timeout_s: float) -> tuple[Any, ImagedbError | None]:
+        """What the function returned or raised.
+
+        :raises DecoderLostError: it died or took too long. It must not be used again.
+        """
+        try:
+            if not self._connection.poll(timeout_s):
+                raise DecoderLostError(f"Decoding it took longer than {timeout_s:g} s.")
+            result, error = self._connection.recv()
+        except BlockingIOError as stopped:
+            raise DecoderLostError("The decoder stopped in the middle of its answer.") from stopped
+        except (EOFError, OSError) as ended:
+            raise DecoderLostError(_how_it_died(self._server.exit_code(self._pid))) from ended
+        return result, error
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+
+    def close(self) -> None:
+        self._connection.close()
+        os.close(self._process)
+
+
+def _closed() -> ImagedbError:
+    return ImagedbError("The decoder was closed.")
+
+
+def _how_it_died(code: int | None) -> str:
+    if code is None:
+        return "The decoder died on it."
+    if code >= 0:
+        return f"The decoder ended on it with exit status {code}."
+    if code == -signal.SIGKILL:
+        return "The decoder was killed while it read this file: by somebody, or because memory ran out."
+    try:
+        name = f", {signal.Signals(-code).name}"
+    except ValueError:
+        name = ""
+    return f"The decoder crashed on it (signal {-code}{name})."
+
+
+# In the worker.
+
+
+def serve(descriptor: int) -> None:
+    """Do one task after another until the other end closes."""
+    connection = Connection(descriptor)
+    with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        _settle_in(connection.recv())
+        while True:
+            function, arguments = connection.recv()
+            connection.send_bytes(_TAKEN)
+            connection.send(_outcome(function, arguments))
+
+
+def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, ImagedbError | None]:
+    try:
+        return function(*arguments), None
+    except ImagedbError as error:
+        return None, error
+    # Whatever it is, it came of this picture, and the worker has survived it.
+    except Exception as error:  # noqa: BLE001 - see above
+        return None, PictureError(f"The decoder failed on it: {type(error).__name__}: {error}.")
+
+
+def _settle_in(terms: Terms) -> None:
+    os.nice(terms.niceness)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_memory(terms.memory_bytes)
+    _be_first_to_go()
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    """Bound private memory. RLIMIT_AS would also count what the fork server has mapped and shares."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = _private_bytes() + memory_bytes
+    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _private_bytes() -> int:
+    """``VmData`` of ``proc_pid_status(5)``, which is what RLIMIT_DATA is compared with."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("VmData:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _be_first_to_go() -> None:
+    """Where the machine's memory runs out, a decoder is what costs least: one picture, tried once more."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
+        score.write("1000")

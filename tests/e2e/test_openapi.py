@@ -1,0 +1,75 @@
+"""The interface is what its OpenAPI page says: every answer fits it, and what it forbids is refused."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from pictures import exif, save
+from schemathesis.checks import not_a_server_error
+from wire import ask, session
+
+from imagedbd import answers
+from imagedbd.api import create_app
+
+if TYPE_CHECKING:
+    from machine import Machine
+    from schemathesis import Case
+    from schemathesis.schemas import BaseSchema
+
+    from imagedbd.library import Library
+
+EXAMPLES = int(os.environ.get("IMAGEDBD_API_EXAMPLES", "10"))
+REFUSALS = ["400", "404", "409", "503", "504"]
+"""What may come of a request that fits the page: it asks for what there is not, or cannot be had now."""
+
+
+@pytest.fixture(scope="module")
+def served(shared_machine: Machine) -> Machine:
+    for number in range(3):
+        save(shared_machine.photos / f"{number}.jpg", number, exif=exif(make="NIKON"))
+    (shared_machine.photos / "broken.jpg").write_bytes(b"no picture")
+    shared_machine.start()
+    shared_machine.wait()
+    return shared_machine
+
+
+def _page() -> dict[str, Any]:
+    """The page that a daemon of this version shows, whatever its library holds."""
+    app: Any = create_app(cast("Library", None))
+    page: dict[str, Any] = app.inside.openapi()
+    return page
+
+
+def _schema() -> BaseSchema:
+    schema = schemathesis.openapi.from_dict(_page())
+    schema.config.base_url = "http://imagedbd"
+    schema.config.checks.positive_data_acceptance.expected_statuses = ["2xx", *REFUSALS]
+    return schema
+
+
+def test_the_daemon_shows_this_page(served: Machine) -> None:
+    assert ask(served, "GET", "/openapi.json")[1] == _page()
+
+
+def test_every_line_fits_the_page(served: Machine) -> None:
+    for path, row in (("/pictures", answers.ListedPicture), ("/failures", answers.ListedFailure)):
+        described = _page()["paths"][path]["get"]["responses"]["200"]["content"][answers.JSON_LINES]
+        assert described["x-line"] == row.model_json_schema()
+        with session(served) as own:
+            lines = own.get(f"http://imagedbd{path}", timeout=30).text.splitlines()
+        assert lines
+        for line in lines:
+            row.model_validate_json(line)
+
+
+@_schema().parametrize()
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_answer_fits_the_page(case: Case, served: Machine) -> None:
+    with session(served) as own:
+        response = case.call(session=own)
+        case.validate_response(response, excluded_checks=[not_a_server_error])
+    assert response.status_code not in {500, 501, 502}, response.text

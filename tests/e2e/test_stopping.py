@@ -1,0 +1,206 @@
+"""Stops, hang-ups and second daemons while everything is busy or hangs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import poison
+import psutil
+import pytest
+from blake3 import blake3
+from machine import program
+from pictures import save
+
+if TYPE_CHECKING:
+    from machine import Machine
+
+
+def children_of(machine: Machine, module: str) -> list[psutil.Process]:
+    assert machine.process is not None
+    children = psutil.Process(machine.process.pid).children(recursive=True)
+    return [child for child in children if module in child.cmdline()]
+
+
+def test_it_stops_while_decoders_hang_and_the_model_stands_still(machine: Machine) -> None:
+    """Within the time that systemd gives; a search and a wait are under way."""
+    save(machine.photos / "first.jpg", 1)
+    machine.start()
+    machine.wait()
+    (model,) = children_of(machine, "imagedbd.embedder_worker")
+    model.send_signal(signal.SIGSTOP)
+    for number in range(12):
+        path = save(machine.photos / f"{number}.jpg", 10 + number)
+        if number % 2:
+            path.write_bytes(path.read_bytes() + poison.words("hang" if number % 4 == 1 else "stand still"))
+    machine.until(lambda: machine.json("status")["pending"] >= 12)
+    machine.until(lambda: len(children_of(machine, "imagedbd.fork_server")) >= 2)
+    asking = [
+        subprocess.Popen(
+            [program("imagedb"), *arguments],
+            env=machine.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for arguments in (["search", "--prompt", "a dog"], ["wait"])
+    ]
+    time.sleep(1)
+    assert machine.process is not None
+    children = psutil.Process(machine.process.pid).children(recursive=True)
+    assert machine.stop() == 0
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    for process in asking:
+        _, told = process.communicate(timeout=30)
+        assert process.returncode in {69, 70}
+        assert b"is stopping" in told
+    machine.start()
+    counted = machine.json("failures")
+    assert not counted  # a stop is no file's fault
+
+
+def test_a_daemon_that_is_killed_takes_a_model_that_stands_still_with_it(machine: Machine) -> None:
+    save(machine.photos / "a.jpg", 1)
+    machine.start()
+    machine.wait()
+    assert machine.process is not None
+    children = psutil.Process(machine.process.pid).children(recursive=True)
+    for child in children_of(machine, "imagedbd.embedder_worker"):
+        child.send_signal(signal.SIGSTOP)
+    machine.stop(signal.SIGKILL)
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+def test_a_hang_up_that_comes_before_all_is_up_does_not_end_the_daemon(machine: Machine) -> None:
+    command = [program("imagedbd"), "run", "--no-pull", "--root", str(machine.photos)]
+    with (machine.home / "log").open("ab") as log:
+        machine.process = subprocess.Popen(command, env=machine.environment, stdout=log, stderr=log)
+    lock = machine.home / "data" / "lock"
+    machine.until(lock.exists, 60)
+    machine.process.send_signal(signal.SIGHUP)
+    machine.until(lambda: machine.run("status").returncode == 0, 60)
+    machine.until(lambda: "settings read again" in machine.log())
+
+
+def test_a_second_daemon_leaves_the_first_ones_socket_alone(machine: Machine) -> None:
+    """It may share the data, the socket, or both."""
+    machine.start()
+    path = machine.home / "run" / "s.sock"
+    before = path.lstat()
+    for own in (
+        {"IMAGEDBD_DATA_DIR": str(machine.home / "other-data")},
+        {"IMAGEDBD_SOCKET": str(machine.home / "run" / "other.sock")},
+        {},
+    ):
+        second = subprocess.run(
+            [program("imagedbd"), "run"],
+            env=machine.environment | own,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert second.returncode == 75
+        assert b"Traceback" not in second.stderr
+    after = path.lstat()
+    assert (after.st_ino, after.st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
+    assert not (machine.home / "run" / "other.sock").exists()
+    assert machine.run("status").returncode == 0
+
+
+@pytest.mark.parametrize("lost", ["ledger", "store", "both"])
+def test_what_is_lost_while_it_is_down_is_built_anew(machine: Machine, lost: str) -> None:
+    """After a kill, which leaves a write-ahead log beside the ledger."""
+    decodes, embeds = machine.home / "decodes", machine.home / "embeds"
+    config = {"log": str(embeds)}
+    (machine.home / "stub-model" / "open_clip_config.json").write_text(json.dumps(config))
+    machine.environment["IMAGEDBD_TEST_DECODES"] = str(decodes)
+    for number in range(30):
+        save(machine.photos / f"{number}.jpg", number)
+    (machine.photos / "bad.jpg").write_bytes(b"bad")
+    machine.start()
+    machine.wait()
+    rows = machine.json("list")
+    machine.stop(signal.SIGKILL)
+    data = machine.home / "data"
+    if lost in {"ledger", "both"}:
+        (data / "ledger.sqlite3").unlink()
+    if lost in {"store", "both"}:
+        shutil.rmtree(data / "lance")
+    machine.start()
+    machine.wait()
+    again = machine.json("list")
+    assert {(row["path"], row["content_hash"]) for row in again} == {
+        (row["path"], row["content_hash"]) for row in rows
+    }
+    assert len(machine.json("failures")) == 1
+    assert len(embeds.read_text().split()) == (30 if lost == "ledger" else 60)
+    if lost == "ledger":
+        assert again == rows
+    assert machine.json("status")["store"]["vectors"] == 30
+
+
+def test_a_ledger_that_was_zeroed_is_said_to_be_damaged_and_repaired(machine: Machine) -> None:
+    for number in range(40):
+        save(machine.photos / f"{number}.jpg", number)
+    machine.start()
+    machine.wait()
+    rows = machine.json("list")
+    assert machine.stop() == 0
+    ledger = machine.home / "data" / "ledger.sqlite3"
+    ledger.write_bytes(bytes(ledger.stat().st_size))
+    refused = subprocess.run(
+        [program("imagedbd"), "run", "--no-pull", "--root", str(machine.photos)],
+        env=machine.environment,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert refused.returncode == 78
+    assert b"imagedbd repair" in refused.stderr
+    repaired = subprocess.run(
+        [program("imagedbd"), "repair"], env=machine.environment, capture_output=True, check=True
+    )
+    assert b"built anew" in repaired.stderr + repaired.stdout
+    machine.start()
+    machine.wait()
+    assert machine.json("list") == rows
+    assert machine.json("status")["embeds_total"] == 0
+
+
+def test_a_commit_that_was_cut_between_store_and_ledger_is_not_embedded_again(machine: Machine) -> None:
+    """The daemon is killed by its own ledger, after the store has written: an edit, a move, an addition."""
+    embeds = machine.home / "embeds"
+    (machine.home / "stub-model" / "open_clip_config.json").write_text(json.dumps({"log": str(embeds)}))
+    for number in range(4):
+        save(machine.photos / f"{number}.jpg", number)
+    machine.start()
+    machine.wait()
+    machine.stop()
+    save(machine.photos / "0.jpg", 10)
+    (machine.photos / "1.jpg").rename(machine.photos / "moved.jpg")
+    (machine.photos / "2.jpg").unlink()
+    save(machine.photos / "new.jpg", 11)
+    killer = machine.home / "killer.py"
+    killer.write_text(
+        "import os, signal, sys\n"
+        "from imagedbd.ledger import Ledger\n"
+        "Ledger.put = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from imagedbd.cli.daemon import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, str(killer), "run", "--no-pull", "--root", str(machine.photos)]
+    done = subprocess.run(command, env=machine.environment, capture_output=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(embeds.read_text().split()) == 6
+    machine.start()
+    machine.wait()
+    expected = {str(p): blake3(p.read_bytes()).hexdigest() for p in machine.photos.iterdir()}
+    assert {row["path"]: row["content_hash"] for row in machine.json("list")} == expected
+    assert len(embeds.read_text().split()) == 6
+    assert machine.json("status")["store"]["rows"] == 4

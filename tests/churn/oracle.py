@@ -162,4 +162,5 @@ def compare(rows: list[tuple[str, str]], failures: Mapping[str, str], expected: 
 
 
 def _state(path: str, listed: Mapping[str, str], failures: Mapping[str, str]) -> str:
-    return f"has {listed.get(path, 'none')[:8]}, failed: {failures.get(path)}"
+    # In work, and waiting for its vector, a row has none.
+    return f"has {(listed.get(path) or 'none')[:8]}, failed: {failures.get(path)}"

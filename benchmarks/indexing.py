@@ -20,59 +20,49 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import shutil
 import statistics
-import sys
-import tempfile
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from photos import SIZES, draw_photos, made_up_model
+from report import apart, measured, say, timed
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-ARCHITECTURE = "ViT-B-16"
 MODEL_BATCHES = (4, 8, 16, 32)
 MODEL_SECONDS = 4.0
 
 
 def main() -> None:
-    wanted = _arguments()
-    home = tempfile.mkdtemp(prefix="imagedbd-bench-")
-    try:
-        result = measure(home, wanted)
-    finally:
-        shutil.rmtree(home)
-    _print_table(result)
-    if wanted.json:
-        with open(wanted.json, "w", encoding="utf-8") as file:
-            json.dump({"arguments": vars(wanted), "result": result}, file, indent=2)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--small", action="store_true", help="pictures of 640 x 480 instead of 4000 x 2750")
+    parser.add_argument("--architecture", default="ViT-B-16")
+    parser.add_argument("--loop", type=int, default=20, help="how many of them the plain loop is given")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of the daemon; the median counts")
+    measured(parser, measure, print_rates)
 
 
 def measure(home: str, wanted: argparse.Namespace) -> dict[str, Any]:
     checkpoint, gallery = os.path.join(home, "model"), os.path.join(home, "gallery")
-    _say("making a model…")
-    _apart(made_up_model, wanted.architecture, checkpoint)
-    _say("drawing photos…")
-    paths = _apart(draw_photos, gallery, wanted.pictures, SIZES["small" if wanted.small else "large"])
+    say("making a model…")
+    apart(made_up_model, wanted.architecture, checkpoint)
+    say("drawing photos…")
+    paths = apart(draw_photos, gallery, wanted.pictures, SIZES["small" if wanted.small else "large"])
     result: dict[str, Any] = {
         "pictures": len(paths),
         "megabytes": sum(os.path.getsize(path) for path in paths) / 1e6,
         "cores": len(os.sched_getaffinity(0)),
     }
-    _say("plain loop…")
-    result["loop"] = _apart(plain_loop, checkpoint, paths[: wanted.loop])
-    _say("model alone…")
-    result["model"] = _apart(model_alone, checkpoint)
-    _say("decode alone…")
-    result["decode"] = _apart(decode_alone, checkpoint, paths)
+    say("plain loop…")
+    result["loop"] = apart(plain_loop, checkpoint, paths[: wanted.loop])
+    say("model alone…")
+    result["model"] = apart(model_alone, checkpoint)
+    say("decode alone…")
+    result["decode"] = apart(decode_alone, checkpoint, paths)
     result["limit"] = 1 / (1 / result["decode"] / result["cores"] + 1 / result["model"]["rate"])
     rounds = []
     for number in range(wanted.rounds):
-        _say(f"daemon, round {number + 1}…")
+        say(f"daemon, round {number + 1}…")
         rounds.append(daemon(os.path.join(home, f"r{number}"), gallery, checkpoint))
     result["rounds"] = rounds
     result["daemon"] = statistics.median(each["rate"] for each in rounds)
@@ -98,7 +88,7 @@ def plain_loop(checkpoint: str, paths: list[str]) -> float:
             (features / features.norm(dim=-1, keepdim=True)).numpy()
 
     one(paths[0])
-    return len(paths) / _seconds(lambda: [one(path) for path in paths])
+    return len(paths) / timed(lambda: [one(path) for path in paths])[0]
 
 
 def model_alone(checkpoint: str) -> dict[str, Any]:
@@ -111,7 +101,9 @@ def model_alone(checkpoint: str) -> dict[str, Any]:
     side = model.info.preprocess
     rates = {}
     for size in MODEL_BATCHES:
-        batch = np.random.default_rng(1).integers(255, size=(size, side.height, side.width, 3), dtype=np.uint8)
+        batch = np.random.default_rng(1).integers(
+            255, size=(size, side.height, side.width, 3), dtype=np.uint8
+        )
         model.embed_pictures(batch)
         started, done = time.perf_counter(), 0
         while time.perf_counter() - started < MODEL_SECONDS:
@@ -132,9 +124,8 @@ def decode_alone(checkpoint: str, paths: list[str]) -> float:
     side = config["model_cfg"]["vision_cfg"]["image_size"]
     preprocess = Preprocess(side, side, mean=(0.5,) * 3, std=(0.5,) * 3)
     decode_file(paths[0], frozenset(), preprocess, Limits())
-    return len(paths) / _seconds(
-        lambda: [decode_file(path, frozenset(), preprocess, Limits()) for path in paths]
-    )
+    seconds, _ = timed(lambda: [decode_file(path, frozenset(), preprocess, Limits()) for path in paths])
+    return len(paths) / seconds
 
 
 def daemon(home: str, gallery: str, checkpoint: str) -> dict[str, Any]:
@@ -158,19 +149,7 @@ def daemon(home: str, gallery: str, checkpoint: str) -> dict[str, Any]:
         }
 
 
-def _apart(function: Callable[..., Any], *arguments: object) -> Any:
-    """Called in a process of its own: no measurement inherits another's threads or memory."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
-def _seconds(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
-
-
-def _print_table(result: dict[str, Any]) -> None:
+def print_rates(result: dict[str, Any]) -> None:
     loop, limit = result["loop"], result["limit"]
     model = result["model"]
     print(
@@ -189,21 +168,6 @@ def _print_table(result: dict[str, Any]) -> None:
         print(f"{name:28}{rate:12.1f}{rate / loop:13.1f}x{rate / limit:13.0%}")
     peak = max(each["peak_memory"] for each in result["rounds"])
     print(f"memory of the daemon and its processes, at most: {peak / 1e6:.0f} MB (PSS)")
-
-
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="How fast the daemon indexes.")
-    parser.add_argument("--pictures", type=int, default=100)
-    parser.add_argument("--small", action="store_true", help="pictures of 640 x 480 instead of 4000 x 2750")
-    parser.add_argument("--architecture", default=ARCHITECTURE)
-    parser.add_argument("--loop", type=int, default=20, help="how many of them the plain loop is given")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of the daemon; the median counts")
-    parser.add_argument("--json", help="write everything measured to this file")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

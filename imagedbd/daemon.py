@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -20,12 +21,14 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from imagedbd import __version__
+from imagedbd import __version__, activation, logs, notify
 from imagedbd.api import create_app
 from imagedbd.client import VERSION_HEADER
 from imagedbd.errors import ConfigError, ImagedbError
 from imagedbd.library import Library
 from imagedbd.locking import locked, locked_data, prepare_folder
+from imagedbd.notify import Notifier
+from imagedbd.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
@@ -46,10 +49,10 @@ def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> i
     :raises ConfigError: if data folder or socket cannot be used.
     """
     settings = read_settings()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    # What a watchdog ends by SIGABRT says where each of its threads stood.
+    faulthandler.enable()
     with ExitStack() as stack:
+        stack.enter_context(logs.logging_at(settings.log_level))
         stack.enter_context(locked_data(settings))
         prepare_folder(os.path.dirname(settings.socket))
         stack.enter_context(locked(f"{settings.socket}.lock", settings.socket))
@@ -62,22 +65,32 @@ async def _serve(
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     crashed = threading.Event()
+    notifier = Notifier()
+
+    def end() -> None:
+        notifier.stopping()
+        stop.set()
 
     def on_crash() -> None:
         crashed.set()
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(end)
 
+    notifier.status("Opening the index.")
     library = Library(settings, read_settings, on_crash)
     stack.callback(library.close)
-    listener = stack.enter_context(_listening(settings.socket))
+    listener = stack.enter_context(activation.listening(settings.socket, _listening))
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, _reload, library))
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, _reload, library, notifier))
+    notifier.status("Setting up the watches.")
     await loop.run_in_executor(None, library.start)
     if pull:
         threading.Thread(target=_pull_if_missing, args=(library, stack), name="pull", daemon=True).start()
     log.info("imagedbd %s serves %s", __version__, settings.socket)
+    supervisor = Supervisor(notifier, library.pulses, library.activity, notify.watchdog_s(), on_crash)
+    supervision = loop.create_task(supervisor.run(listener.getsockname()))
     await _Server(library, stop).serve([listener])
+    supervision.cancel()
     log.info("stopping")
     return 70 if crashed.is_set() else 0
 
@@ -169,7 +182,8 @@ def _remove_stale_socket(path: str) -> None:
         os.unlink(path)
 
 
-def _reload(library: Library) -> None:
+def _reload(library: Library, notifier: Notifier) -> None:
+    notifier.reloading()
     try:
         changes = library.reload()
     except ImagedbError as error:
@@ -178,6 +192,8 @@ def _reload(library: Library) -> None:
         log.info("settings read again; changed: %s", ", ".join(changes["changed"]) or "nothing")
         if changes["needs_restart"]:
             log.warning("these count from the next start on: %s", ", ".join(changes["needs_restart"]))
+    finally:
+        notifier.reloaded()
 
 
 def _should_pull(wanted: bool | None) -> bool:  # noqa: FBT001 - a flag's value, handed on

@@ -1,16 +1,25 @@
-"""Folding: the one way in which words are made comparable, at write time and at query time."""
+"""Text as it is compared and as it is shown.
+
+Folding is the one way in which words are made comparable, at write time and at query time.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Final
 
 _WORD = re.compile(r"[^\W_]+")
 
 _COMMON = frozenset(
     "a an and are as at by for from in into is it of on or over the to under with".split()  # noqa: SIM905 - words read best as text
 )
+
+_UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories that would steer a terminal, reorder text or break a line."""
+_JOINERS: Final = frozenset("\u200c\u200d")
+"""Format characters that belong to ordinary words and emoji."""
 
 
 def fold(text: str) -> str:
@@ -40,3 +49,21 @@ def query_words(text: str) -> list[str]:
 def searchable(parts: Iterable[str | None]) -> str:
     """The record's ``text`` field: the words of all parts, folded, each once, space-separated."""
     return " ".join(dict.fromkeys(w for part in parts if part for w in words(part)))
+
+
+def printable(text: str) -> str:
+    r"""The text on one line, with everything escaped that a terminal would act on rather than show.
+
+    A byte that is not UTF-8 is written ``\xff``, a line feed ``\n``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character in _JOINERS or unicodedata.category(character) not in _UNSAFE:
+        return character
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")

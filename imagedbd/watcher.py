@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import RootState
+from imagedbd.pulse import Pulse
 from imagedbd.rules import is_within
 from imagedbd.tree_watch import TreeWatch
 
@@ -27,6 +28,11 @@ _log = logging.getLogger(__name__)
 
 _REST_S = 1.0
 """Between two rounds of checks that found something: a storm of events must not become one of walks."""
+
+_LATE_S = 60.0
+"""How much later than it said a machine under load may have the thread run."""
+_ROUND_S = 3600.0
+"""Checks with new watches for every root: a walk through all folders, on a slow disk that has cached none."""
 
 _MAX_WATCHES = "fs.inotify.max_user_watches"
 _MAX_INSTANCES = "fs.inotify.max_user_instances"
@@ -73,6 +79,7 @@ class Watcher:
         self._queue = queue
         self._on_doubt = on_doubt
         self._check_s = check_s
+        self.pulse = Pulse("watcher")
         self._roots: tuple[_RootWatch, ...] = ()
         self._restarts = 0
         # Held while watches are made and replaced, which takes a walk through the tree.
@@ -133,9 +140,12 @@ class Watcher:
 
     def _look_after(self) -> None:
         while not self._stopping.is_set():
+            self.pulse.promise(self._check_s + _LATE_S)
             self._alarm.wait(self._check_s)
+            self.pulse.promise(_ROUND_S)
             if not self._stopping.is_set() and self._check_all():
                 self._stopping.wait(_REST_S)
+        self.pulse.end()
 
     def _check_all(self) -> bool:
         """Replace the watches that need it; True if there were any."""
@@ -143,7 +153,7 @@ class Watcher:
             doubts = [(root.path, why) for root in self._roots if (why := root.replace_if_needed())]
             self._restarts += len(doubts)
         for path, why in doubts:
-            _log.warning("%s is watched anew: %s", path, why)
+            _log.warning("%s is watched anew: %s", path, why, extra={"root": path})
             self._on_doubt(path, why)
         return bool(doubts)
 

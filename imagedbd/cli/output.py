@@ -13,9 +13,9 @@ import json
 import os
 import shutil
 import sys
-import unicodedata
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from imagedbd import text
 from imagedbd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-_UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Unicode categories that would steer a terminal, reorder text or break a line."""
-_JOINERS: Final = frozenset("\u200c\u200d")
-"""Format characters that belong to ordinary words and emoji."""
+printable: Final = text.printable
+
 _UNBOUNDED: Final = 100_000
 """Columns of an output that nobody folds."""
 
@@ -84,16 +82,6 @@ def say(words: str) -> None:
 def note(words: str) -> None:
     """A remark that a user should see beside a result."""
     say(f"imagedb: {words}")
-
-
-def printable(text: str) -> str:
-    r"""The text on one line, with everything escaped that a terminal would act on rather than show.
-
-    A byte that is not UTF-8 is written ``\xff``, a line feed ``\n``.
-    """
-    if text.isprintable():
-        return text
-    return "".join(_escaped(character) for character in text)
 
 
 def short_path(path: str) -> str:
@@ -185,14 +173,6 @@ def _ascii(row: Mapping[str, Any]) -> str:
 def _write_bytes(data: bytes) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
-
-
-def _escaped(character: str) -> str:
-    if character in _JOINERS or unicodedata.category(character) not in _UNSAFE:
-        return character
-    if "\udc80" <= character <= "\udcff":
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def _below(path: str, folder: str, sign: str) -> str:

@@ -174,10 +174,12 @@ def _reload(library: Library) -> None:
         changes = library.reload()
     except ImagedbError as error:
         log.error("the old settings stay: %s", error.message)
+        library.scan(None)
     else:
         log.info("settings read again; changed: %s", ", ".join(changes["changed"]) or "nothing")
         if changes["needs_restart"]:
             log.warning("these count from the next start on: %s", ", ".join(changes["needs_restart"]))
+        library.scan(None)
 
 
 def _should_pull(wanted: bool | None) -> bool:  # noqa: FBT001 - a flag's value, handed on

@@ -537,10 +537,13 @@ class RootState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RootStatus:
+    """:param unwatched: folders in it that can only be scanned now and then."""
+
     path: str
     state: RootState
     indexed: int = 0
     reason: str | None = None
+    unwatched: int = 0
 
 
 MAX_WEIGHT: Final = 1000
@@ -593,13 +596,17 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result, best first; rank counts from 1."""
+    """One result, best first; rank counts from 1.
+
+    :param offline: its root or disk is not there at the moment.
+    """
 
     record: ImageRecord
     rank: int
     score: float
     similarity: float | None = None
     text_score: float | None = None
+    offline: bool = False
 
     def public(self) -> dict[str, Any]:
         return {
@@ -607,6 +614,7 @@ class Hit:
             "score": self.score,
             "similarity": self.similarity,
             "text_score": self.text_score,
+            "offline": self.offline,
             **self.record.public(),
         }
 

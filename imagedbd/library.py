@@ -36,7 +36,7 @@ from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
 from imagedbd.reconcile import reconcile
 from imagedbd.roots import RootGuard
-from imagedbd.rules import Rules
+from imagedbd.rules import Rules, is_within
 from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from imagedbd.config import Settings
     from imagedbd.datatypes import LedgerEntry, ModelInfo, RootStatus, Store
     from imagedbd.switcher import Accepted
+    from imagedbd.watcher import WatchStatus
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,13 @@ class Library:
         self._closers.callback(self._room.close)
         self._queue = ChangeQueue(settings.settle, settings.settle_max)
         self._scanner = Scanner(
-            self._rules, self._ledger, self._queue, settle_s=settings.settle, rescan_s=settings.rescan
+            self._rules,
+            self._ledger,
+            self._queue,
+            settle_s=settings.settle,
+            rescan_s=settings.rescan,
+            unheard=self._unheard,
+            unheard_s=settings.rescan_unheard,
         )
         self._indexer = Indexer(
             queue=self._queue,
@@ -218,6 +225,8 @@ class Library:
         """See :meth:`imagedbd.search.Searcher.search`."""
         with self._room.reading() as engine:
             answer = engine.searcher.search(query)
+        hits = tuple(replace(hit, offline=self._is_offline(hit.record.path)) for hit in answer.hits)
+        answer = replace(answer, hits=hits)
         if damage := self._scrubber.damage:
             return replace(answer, notes=(*answer.notes, f"The store is damaged. {damage}"))
         return answer
@@ -282,6 +291,7 @@ class Library:
                     "id": entry.id,
                     "content_hash": entry.content_hash,
                     "state": entry.state,
+                    "offline": self._is_offline(entry.path),
                 }
 
     def failures(self) -> Iterator[dict[str, Any]]:
@@ -296,7 +306,11 @@ class Library:
         entry = self._ledger.get(path)
         with self._room.reading() as engine:
             for picture in engine.store.get([entry.id]) if entry and entry.id else ():
-                return {**picture.record.public(), "state": entry.state if entry else None}
+                return {
+                    **picture.record.public(),
+                    "state": entry.state if entry else None,
+                    "offline": self._is_offline(path),
+                }
         raise NothingMatchedError(f"{path} is not in the index. `imagedb why` says the reason.")
 
     def why(self, path: str) -> dict[str, Any]:
@@ -512,17 +526,14 @@ class Library:
             None,
         )
 
+    def _is_offline(self, path: str) -> bool:
+        """Whether the root or disk of this picture was away when it was last looked at; never waits."""
+        return any(is_within(path, place) for place in self._scanner.offline)
+
     def _roots_status(self) -> list[RootStatus]:
-        """What the scanner says of each root, or of one that is in order, what its watch lacks."""
+        """What the scanner says of each root, and what its watch lacks."""
         watches = {watch.root: watch for watch in self._watcher.status()}
-        return [
-            replace(root, state=RootState.DEGRADED, reason=watch.reason)
-            if root.state is RootState.ONLINE
-            and (watch := watches.get(root.path))
-            and watch.state is RootState.DEGRADED
-            else root
-            for root in self._scanner.roots_status()
-        ]
+        return [_with_watch(root, watches.get(root.path)) for root in self._scanner.roots_status()]
 
     def _may_forget(self, path: str) -> bool:
         # A start without any root is a slip more likely than a wish to forget everything.
@@ -532,6 +543,9 @@ class Library:
 
     def _differences(self) -> list[Difference]:
         return differences(self._settings, self._switcher.target or self._switcher.active)
+
+    def _unheard(self) -> list[str]:
+        return self._watcher.unheard()
 
     def _on_doubt(self, folder: str, _reason: str) -> None:
         self._scanner.request(folder)
@@ -577,6 +591,14 @@ class Wait:
             self._ticket = self._queue.ticket()
             return self._queue.wait_done(self._ticket, 0)
         return True
+
+
+def _with_watch(root: RootStatus, watch: WatchStatus | None) -> RootStatus:
+    if root.state is RootState.OFFLINE or watch is None or watch.state is not RootState.DEGRADED:
+        return root
+    state = RootState.SCANNING if root.state is RootState.SCANNING else RootState.DEGRADED
+    reason = " ".join(part for part in (root.reason, watch.reason) if part)
+    return replace(root, state=state, reason=reason, unwatched=watch.unwatched)
 
 
 def running_mark(settings: Settings) -> str:

@@ -62,7 +62,7 @@ def shared_places(folder: str) -> dict[str, str]:
 
 
 def _parsed(line: str) -> Mount:
-    """The fifth field is the point, whose blanks and backslashes are octal escapes; the kind follows a dash."""
+    """The fifth field is the point, its blanks and backslashes as octal escapes; the kind follows a dash."""
     fields = line.split(" ")
     point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
     return Mount(point, fields[fields.index("-") + 1], line)

@@ -194,7 +194,7 @@ class _RootWatch:
         # Noted before the walk: what changes during it differs at the next check.
         self._folder = _identity(self.path)
         self._mounts = mounts_at_and_below(self.path)
-        self._shared = shared_places(self.path)
+        self._shared = self._shared_places()
         self._limit = _limit(_MAX_WATCHES)[1]
         try:
             self._tree, self._error = self._new_tree(), None
@@ -205,6 +205,11 @@ class _RootWatch:
             # The two of them together may have met the limit that one does not.
             self.retry()
         return self._tree is not None
+
+    def _shared_places(self) -> dict[str, str]:
+        places = shared_places(self.path)
+        rules = {place: self._rules.folder(place) for place in places}
+        return {p: places[p] for p, at in rules.items() if at.root == self.path and at.verdict.ok}
 
     def _new_tree(self) -> TreeWatch:
         """:raises OSError: the root is not there, is no longer itself, or cannot be watched."""

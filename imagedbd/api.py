@@ -155,6 +155,12 @@ class ModelBody(_Body):
     model: AnyText = Field(description="ARCHITECTURE/TAG, hf-hub:OWNER/NAME, local-dir:FOLDER or demo")
 
 
+class RelocationBody(_Body):
+    old: AnyPath
+    new: AnyPath
+    only_check: bool = Field(default=False, description="see whether it can be done, and do nothing")
+
+
 class RetryBody(_Body):
     paths: list[AnyPath] | None = Field(default=None, max_length=100_000)
 
@@ -259,6 +265,14 @@ def _add_steering(app: FastAPI, library: Library) -> None:
         await asyncio.wrap_future(library.load_model())
         model: dict[str, Any] = (await to_thread.run_sync(library.status))["model"]
         return model
+
+    @app.post("/roots/relocate")
+    def relocate(body: RelocationBody) -> dict[str, Any]:
+        """Follow a folder to its new place without embedding; the settings must name the new one already.
+
+        Returns how many ``pictures`` were brought over, or would be.
+        """
+        return library.relocate(body.old, body.new, only_check=body.only_check)
 
     @app.post("/reload")
     def reload() -> dict[str, Any]:

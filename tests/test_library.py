@@ -11,12 +11,15 @@ import pytest
 from store_rows import MODEL
 
 from imagedbd.config import Settings
-from imagedbd.errors import StoreError
+from imagedbd.errors import StoreError, UsageError
 from imagedbd.generations import Generation, Generations
 from imagedbd.library import Library
 from imagedbd.stores import open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
     from imagedbd.datatypes import StoreStats
 
 
@@ -77,3 +80,27 @@ def test_options_of_a_remote_store_that_is_open_need_a_restart(
     home.settings = replace(home.settings, storage_options={"region": "eu-west-1"})
     wanted = {"changed": ["storage_options"], "needs_restart": ["storage_options"]}
     assert home.library.reload() == wanted
+
+
+def test_a_relocation_that_is_held_up_leaves_the_pictures_to_a_scan(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    new.mkdir()
+    home.settings = replace(home.settings, roots=(str(old),))
+    home.library.reload()
+    assert home.library.relocate(str(old), str(new), only_check=True) == {"pictures": 0}
+    with pytest.raises(UsageError, match="The settings must name"):
+        home.library.relocate(str(old), str(new))
+    home.settings = replace(home.settings, roots=(str(new),))
+    # Its thread does not run here, and finds out that the disk is full as soon as somebody waits for it.
+    begin = home.library._indexer.between_batches
+
+    def fails(action: Callable[[], None]) -> Future[None]:
+        monkeypatch.setattr(home.library._indexer, "_trouble", "The disk is full.")
+        return begin(action)
+
+    monkeypatch.setattr(home.library._indexer, "between_batches", fails)
+    with pytest.raises(StoreError, match="The disk is full"):
+        home.library.relocate(str(old), str(new))
+    assert [root["path"] for root in home.library.roots()] == [str(new)]

@@ -69,13 +69,13 @@ class Failed:
 
 
 def serve(connection: Connection, spec: str, device: str, dtype: str) -> None:
-    """Answer until the other end closes."""
-    model = _load(connection, spec, device, dtype)
-    while model is not None:
-        try:
+    """Answer until the other end closes, which it may do while the model is being loaded."""
+    try:
+        model = _load(connection, spec, device, dtype)
+        while model is not None:
             connection.send(_answer(model, connection.recv()))
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            return
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
 
 
 def pull(spec: str) -> int:

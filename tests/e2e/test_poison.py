@@ -185,7 +185,9 @@ def test_poison_costs_the_poisonous_files_and_no_other(
         assert names_of(machine.json("list")) == good | {b"growing.jpg"}
         for name, row in failures.items():
             assert row["reason"], name
-            assert row["attempts"] == (2 if name.startswith(kind.encode()) else 1), row
+            # On a machine that is busy with more, a bomb too may run into the short limit of this test.
+            twice = name.startswith(kind.encode()) or "took longer" in row["reason"]
+            assert row["attempts"] == (2 if twice else 1), row
         opened = Path(machine.environment["IMAGEDBD_TEST_DECODES"]).read_bytes().splitlines()
         assert not {os.path.basename(line) for line in opened} & passed_over
         restless_ones = (b"/growing.jpg", b"/flickering.jpg")

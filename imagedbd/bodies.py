@@ -134,5 +134,11 @@ class ModelBody(_Body):
     model: AnyText = Field(description="ARCHITECTURE/TAG, hf-hub:OWNER/NAME, local-dir:FOLDER or demo")
 
 
+class RelocationBody(_Body):
+    old: AnyPath
+    new: AnyPath
+    only_check: bool = Field(default=False, description="see whether it can be done, and do nothing")
+
+
 class RetryBody(_Body):
     paths: list[AnyPath] | None = Field(default=None, max_length=MAX_PATHS)

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -36,8 +37,9 @@ from imagedbd.generations import Generation, GenerationsFile, generations_of, no
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
 from imagedbd.reconcile import reconcile
+from imagedbd.relocation import Relocation
 from imagedbd.roots import RootGuard
-from imagedbd.rules import Rules
+from imagedbd.rules import Rules, is_within
 from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from imagedbd.config import Settings
     from imagedbd.datatypes import LedgerEntry, ModelInfo, RootStatus, Store
     from imagedbd.switcher import Accepted
+    from imagedbd.watcher import WatchStatus
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,8 @@ SWITCHED_SETTINGS: Final = frozenset(
     {"store", "store_uri", "storage_options", "model", "named", "overridden"}
 )
 """Settings that say what a first index is like; where they differ from the one that is there, it is told."""
+WORK_LOOK_S: Final = 1.0
+"""How often somebody who waits for the indexer looks whether it is held up."""
 
 
 class Library:
@@ -110,7 +115,13 @@ class Library:
         self._closers.callback(self._room.close)
         self._queue = ChangeQueue(settings.settle, settings.settle_max)
         self._scanner = Scanner(
-            self._rules, self._ledger, self._queue, settle_s=settings.settle, rescan_s=settings.rescan
+            self._rules,
+            self._ledger,
+            self._queue,
+            settle_s=settings.settle,
+            rescan_s=settings.rescan,
+            unheard=self._unheard,
+            unheard_s=settings.rescan_unheard,
         )
         self._indexer = Indexer(
             queue=self._queue,
@@ -244,6 +255,8 @@ class Library:
         """See :meth:`imagedbd.search.Searcher.search`."""
         with self._room.reading() as engine:
             answer = engine.searcher.search(query)
+        hits = tuple(replace(hit, offline=self._is_offline(hit.record.path)) for hit in answer.hits)
+        answer = replace(answer, hits=hits)
         if damage := self._scrubber.damage:
             return replace(answer, notes=(*answer.notes, f"The store is damaged. {damage}"))
         return answer
@@ -308,6 +321,7 @@ class Library:
                     "id": entry.id,
                     "content_hash": entry.content_hash,
                     "state": entry.state,
+                    "offline": self._is_offline(entry.path),
                 }
 
     def failures(self) -> Iterator[dict[str, Any]]:
@@ -322,7 +336,11 @@ class Library:
         entry = self._ledger.get(path)
         with self._room.reading() as engine:
             for picture in engine.store.get([entry.id]) if entry and entry.id else ():
-                return {**picture.record.public(), "state": entry.state if entry else None}
+                return {
+                    **picture.record.public(),
+                    "state": entry.state if entry else None,
+                    "offline": self._is_offline(path),
+                }
         raise NothingMatchedError(f"{path} is not in the index. `imagedb why` says the reason.")
 
     def why(self, path: str) -> dict[str, Any]:
@@ -442,6 +460,46 @@ class Library:
             late.append("storage_options")
         return {"changed": changed, "needs_restart": late}
 
+    def relocate(self, old: str, new: str, *, only_check: bool = False) -> dict[str, Any]:
+        """Follow a root to its new place, which the settings name already, without embedding anything.
+
+        :param only_check: see whether it can be done, before the settings are changed.
+        :returns: ``pictures``: how many were brought over, or would be.
+        :raises ImagedbError: it cannot be done. If it broke off in the middle, a scan does what is left, by
+            the pictures' content.
+        """
+        relocation = Relocation(old, new, self._rules, self._ledger)
+        relocation.check()
+        self.check_work()
+        if only_check:
+            return {"pictures": sum(self._ledger.counts(old).values())}
+        roots = self._read_settings().roots
+        if old in roots or new not in roots:
+            raise UsageError(f"The settings must name {new} in the place of {old} first.")
+        brought: list[int] = []
+
+        def follow() -> None:
+            # In the indexer's thread to the end: by the old rules it would forget what lies at the new place.
+            try:
+                brought.append(relocation.bring_over(self._indexer.relabel))
+            finally:
+                self.reload()
+
+        future = self._indexer.between_batches(follow)
+        # Of one that was cancelled, wait() would not hear before the indexer comes by it.
+        while not future.done():
+            wait([future], WORK_LOOK_S)
+            if self._indexer.trouble:
+                future.cancel()
+        if future.cancelled():
+            if not self._closing:
+                self.reload()
+            self.check_work()
+            raise StoreError("Indexing was held up; the pictures are followed by their content instead.")
+        future.result()
+        log.info("%s lies at %s now: %d files were brought over", old, new, brought[0])
+        return {"pictures": brought[0]}
+
     def check_work(self) -> None:
         """:raises ImagedbError: nothing is being indexed at the moment; the message says why."""
         if self._closing:
@@ -546,17 +604,14 @@ class Library:
             None,
         )
 
+    def _is_offline(self, path: str) -> bool:
+        """Whether the root or disk of this picture was away when it was last looked at; never waits."""
+        return any(is_within(path, place) for place in self._scanner.offline)
+
     def _roots_status(self) -> list[RootStatus]:
-        """What the scanner says of each root, or of one that is in order, what its watch lacks."""
+        """What the scanner says of each root, and of one that is there, what its watch lacks."""
         watches = {watch.root: watch for watch in self._watcher.status()}
-        return [
-            replace(root, state=RootState.DEGRADED, reason=watch.reason)
-            if root.state is RootState.ONLINE
-            and (watch := watches.get(root.path))
-            and watch.state is RootState.DEGRADED
-            else root
-            for root in self._scanner.roots_status()
-        ]
+        return [_with_watch(root, watches.get(root.path)) for root in self._scanner.roots_status()]
 
     def _may_forget(self, path: str) -> bool:
         # A start without any root is a slip more likely than a wish to forget everything.
@@ -566,6 +621,9 @@ class Library:
 
     def _differences(self) -> list[Difference]:
         return differences(self._settings, self._switcher.target or self._switcher.active)
+
+    def _unheard(self) -> list[str]:
+        return self._watcher.unheard()
 
     def _on_doubt(self, folder: str, _reason: str) -> None:
         self._scanner.request(folder)
@@ -662,6 +720,14 @@ def open_generation(
         options=settings.storage_options if generation.is_remote else None,
         on_doubt=on_doubt,
     )
+
+
+def _with_watch(root: RootStatus, watch: WatchStatus | None) -> RootStatus:
+    if root.state is RootState.OFFLINE or watch is None or watch.state is not RootState.DEGRADED:
+        return root
+    state = RootState.SCANNING if root.state is RootState.SCANNING else RootState.DEGRADED
+    reason = " ".join(part for part in (root.reason, watch.reason) if part)
+    return replace(root, state=state, reason=reason, unwatched=watch.unwatched)
 
 
 def _checked_model(spec: str) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import select
 import stat as stat_module
 import threading
@@ -14,13 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import RootState
-from imagedbd.rules import is_within
+from imagedbd.mounts import MOUNTINFO, mount_of, read_mounts
+from imagedbd.rules import is_within, outermost
 from imagedbd.tree_watch import TreeWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imagedbd.change_queue import ChangeQueue
+    from imagedbd.mounts import Mount
     from imagedbd.rules import Rules
 
 _log = logging.getLogger(__name__)
@@ -28,8 +29,9 @@ _log = logging.getLogger(__name__)
 _REST_S = 1.0
 """Between two rounds of checks that found something: a storm of events must not become one of walks."""
 
-_MAX_WATCHES = "fs.inotify.max_user_watches"
-_MAX_INSTANCES = "fs.inotify.max_user_instances"
+_MAX_WATCHES = ("fs.inotify.max_user_watches", "user.max_inotify_watches")
+_MAX_INSTANCES = ("fs.inotify.max_user_instances", "user.max_inotify_instances")
+"""The system's own limit, and that of a user namespace, as containers have; the lower one counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class WatchStatus:
 
     :param state: online; degraded (some folders only scanned now and then); offline (not there).
     :param folders: how many are watched.
-    :param unwatched: how many should be and cannot.
+    :param unwatched: how many should be and cannot. Those of a shared file system are watched, and yet
+        events do not tell all that happens to them.
     :param reason: a sentence, with what helps.
     """
 
@@ -119,6 +122,17 @@ class Watcher:
         """Each root as its watch stands; never waits."""
         return [root.status() for root in self._roots]
 
+    def unheard(self) -> list[str]:
+        """The folders where events do not tell all; those that can be watched by now are, on return.
+
+        A scan of them that starts then finds what was missed so far.
+        """
+        with self._lock:
+            folders = outermost(folder for root in self._roots for folder in root.unheard())
+            for root in self._roots:
+                root.retry()
+        return folders
+
     def _watch_roots(self) -> None:
         roots = tuple(self._new_watch(path) for path in self._rules.roots)
         for root in roots:
@@ -170,7 +184,8 @@ class _RootWatch:
         self._tree: TreeWatch | None = None
         self._error: OSError | None = None
         self._folder: tuple[int, int] | None = None
-        self._mounts: frozenset[str] = frozenset()
+        self._mounts: frozenset[Mount] = frozenset()
+        self._shared: dict[str, str] = {}
         self._limit = 0
 
     def arm(self) -> bool:
@@ -178,15 +193,29 @@ class _RootWatch:
         former = self._tree
         # Noted before the walk: what changes during it differs at the next check.
         self._folder = _identity(self.path)
-        self._mounts = _mounts_below(self.path)
-        self._limit = _limit(_MAX_WATCHES)
+        mounts = read_mounts()
+        self._mounts = _at_and_below(self.path, mounts)
+        self._shared = self._shared_among(mounts)
+        self._limit = _limit(_MAX_WATCHES)[1]
         try:
             self._tree, self._error = self._new_tree(), None
         except OSError as error:
             self._tree, self._error = None, error
         if former is not None:
             former.stop()
+            # The two of them together may have met the limit that one does not.
+            self.retry()
         return self._tree is not None
+
+    def _shared_among(self, mounts: list[Mount]) -> dict[str, str]:
+        """Where events do not tell all: this root, or mount points in it; each with its kind."""
+        holding = mount_of(self.path, mounts)
+        if holding is not None and holding.is_shared:
+            return {self.path: holding.kind}
+        # Of two at one place the later one is on top.
+        top = {mount.place: mount for mount in mounts if is_within(mount.place, self.path)}
+        shared = ((mount, self._rules.folder(mount.place)) for mount in top.values() if mount.is_shared)
+        return {m.place: m.kind for m, rules in shared if rules.root == self.path and rules.verdict.ok}
 
     def _new_tree(self) -> TreeWatch:
         """:raises OSError: the root is not there, is no longer itself, or cannot be watched."""
@@ -207,6 +236,20 @@ class _RootWatch:
             self._tree.stop()
             self._tree = None
 
+    def retry(self) -> None:
+        if self._tree is not None:
+            self._tree.retry()
+
+    def unheard(self) -> list[str]:
+        """The folders of which events do not tell all, as far as they are there."""
+        if self._tree is None:
+            return [self.path] if self._limit_is_reached() else []
+        return [*self._shared, *self._tree.unwatched()]
+
+    def _limit_is_reached(self) -> bool:
+        """Whether a limit is the reason that there is no watch at all."""
+        return self._error is not None and self._error.errno in (errno.ENOSPC, errno.EMFILE)
+
     def replace_if_needed(self) -> str | None:
         """Look at the watch and make a new one if it may have missed something.
 
@@ -224,23 +267,23 @@ class _RootWatch:
             return tree.why_lost
         if _identity(self.path) != self._folder:
             return "it is not the folder that it was"
-        if _mounts_below(self.path) != self._mounts:
+        if _at_and_below(self.path, read_mounts()) != self._mounts:
             return "file systems were mounted or unmounted"
-        if tree.unwatched(errno.ENOSPC) and _limit(_MAX_WATCHES) > self._limit:
+        if tree.unwatched(errno.ENOSPC) and _limit(_MAX_WATCHES)[1] > self._limit:
             return "more watches are allowed now"
         return None
 
     def status(self) -> WatchStatus:
         tree, error = self._tree, self._error
         if tree is None:
-            limit_reached = error is not None and error.errno in (errno.ENOSPC, errno.EMFILE)
-            state = RootState.DEGRADED if limit_reached else RootState.OFFLINE
+            state = RootState.DEGRADED if self._limit_is_reached() else RootState.OFFLINE
             return WatchStatus(self.path, state, 0, 0, _explain_error(error))
         unwatched = tree.unwatched()
-        if not unwatched:
-            return WatchStatus(self.path, RootState.ONLINE, tree.folders, 0)
-        reason = _explain_unwatched(unwatched, len(tree.unwatched(errno.ENOSPC)))
-        return WatchStatus(self.path, RootState.DEGRADED, tree.folders, len(unwatched), reason)
+        reasons = [_explain_shared(place, kind) for place, kind in self._shared.items()]
+        if unwatched:
+            reasons.append(_explain_unwatched(unwatched, len(tree.unwatched(errno.ENOSPC))))
+        state = RootState.DEGRADED if reasons else RootState.ONLINE
+        return WatchStatus(self.path, state, tree.folders, len(unwatched), " ".join(reasons) or None)
 
 
 class _Alarm:
@@ -252,7 +295,7 @@ class _Alarm:
         self._poll.register(self._event, select.POLLIN)
         self._mounts: int | None = None
         with contextlib.suppress(OSError):
-            self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+            self._mounts = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
             self._poll.register(self._mounts, select.POLLPRI)
         self._lock = threading.Lock()
         self._closed = False
@@ -286,22 +329,18 @@ def _identity(folder: str) -> tuple[int, int] | None:
     return (stat.st_dev, stat.st_ino) if stat_module.S_ISDIR(stat.st_mode) else None
 
 
-def _mounts_below(folder: str) -> frozenset[str]:
-    """The lines of the mounts at this folder and below, whole: they differ if anything about them does."""
-    try:
-        with open("/proc/self/mountinfo", "rb") as file:
-            lines = os.fsdecode(file.read()).split("\n")
-    except OSError:
-        return frozenset()
-    return frozenset(line for line in lines if line and is_within(_mount_point(line), folder))
+def _at_and_below(folder: str, mounts: list[Mount]) -> frozenset[Mount]:
+    return frozenset(mount for mount in mounts if is_within(mount.place, folder))
 
 
-def _mount_point(line: str) -> str:
-    """The fifth field of a line of ``mountinfo``; blanks and backslashes are octal escapes there."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), line.split(" ")[4])
+def _limit(names: tuple[str, ...]) -> tuple[str, int]:
+    """The lowest of these limits, by its name; 0 if none can be told."""
+    limits = [(_read_limit(name), name) for name in names]
+    value, name = min((limit for limit in limits if limit[0]), default=(0, names[0]))
+    return name, value
 
 
-def _limit(name: str) -> int:
+def _read_limit(name: str) -> int:
     try:
         with open(f"/proc/sys/{name.replace('.', '/')}", encoding="ascii") as file:
             return int(file.read())
@@ -319,19 +358,27 @@ def _explain_error(error: OSError | None) -> str:
     return f"It cannot be watched: {error.strerror}."
 
 
+def _explain_shared(place: str, kind: str) -> str:
+    return f"{place} is on {kind}, which is silent about changes made elsewhere: it is scanned now and then."
+
+
 def _explain_unwatched(unwatched: list[str], over_limit: int) -> str:
     if over_limit:
         return _explain_limit("inotify watches", _MAX_WATCHES, over_limit)
     return (
         f"{len(unwatched)} folders cannot be watched, e.g. {unwatched[0]!r};"
-        " they are scanned now and then, if they can be read at all."
+        " what can be read of that is scanned now and then."
     )
 
 
-def _explain_limit(what: str, name: str, folders: int) -> str:
-    limit = _limit(name)
+def _explain_limit(what: str, names: tuple[str, ...], folders: int) -> str:
+    name, limit = _limit(names)
     enough = max(2 * limit, 1 << (limit + 2 * folders).bit_length())
     return (
-        f"All {limit} {what} that a user may have are taken: {folders} folders are scanned now and then"
+        f"All {limit} {what} that a user may have are taken: {_count(folders)} scanned now and then"
         f" instead of watched. To allow more: sudo sysctl {name}={enough}"
     )
+
+
+def _count(folders: int) -> str:
+    return "1 folder is" if folders == 1 else f"{folders} folders are"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,6 +159,18 @@ class TestFindingChanges:
             assert world.scanned() == {path}
             world.enter(path)
         assert world.scanned() == set()
+
+    def test_a_clock_that_jumps_neither_hides_a_file_nor_shows_one_twice(self, world):
+        jumps = iter([0.0, 1e9, -1e9, 4e9, 0.0, -4e9])
+        now = time.time()
+        for number, jump in enumerate(jumps):
+            world.scanner = Scanner(
+                world.rules, world.ledger, world.queue, settle_s=1, wall_clock=lambda jump=jump: now + jump
+            )
+            path = world.add(f"{number}.jpg")
+            assert world.scanned() == {path}
+            world.enter(path)
+            assert world.scanned() == set()
 
     def test_a_scan_of_a_folder_leaves_the_others_alone(self, world):
         inside = world.add("a/b/c.jpg")
@@ -546,3 +559,191 @@ class TestTheThread:
         stopper.join(FOREVER)
         assert not stopper.is_alive()
         assert world.queued() == set()
+
+
+class TestSuddenDisappearance:
+    """Many pictures at once, or all of a root, that one scan misses and no event told of."""
+
+    def indexed(self, world: World, count: int = 100, folder: str = "lot") -> set[str]:
+        return {world.add_indexed(f"{folder}/{number}.jpg") for number in range(count)}
+
+    def run_thread(self, world: World) -> None:
+        world.scanner = Scanner(world.rules, world.ledger, world.queue, settle_s=0, confirm_s=0.3)
+        world.scanner.start()
+        assert world.scanner.wait_scanned(1, FOREVER)
+
+    def is_suspicious(self, world: World) -> bool:
+        return "a second scan decides" in (world.scanner.roots_status()[0].reason or "")
+
+    def test_is_not_believed_at_once(self, world):
+        self.indexed(world)
+        world.add_indexed("keep.jpg")
+        shutil.rmtree(world.root / "lot")
+        report = world.scan()
+        assert (report.missing, report.unconfirmed) == (0, 100)
+        (status,) = world.scanner.roots_status()
+        assert (status.state, status.indexed) == (RootState.SCANNING, 101)
+        assert "100 pictures have vanished at once" in status.reason
+        assert world.queued() == set()
+
+    def test_is_believed_after_a_second_scan_for_which_those_wait_who_wait_for_a_scan(self, world):
+        lot = self.indexed(world)
+        world.add_indexed("keep.jpg")
+        self.run_thread(world)
+        shutil.rmtree(world.root / "lot")
+        assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
+        assert world.queued() == lot
+        world.ledger.forget(lot)
+        assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
+        assert world.scanner.roots_status()[0].state is RootState.ONLINE
+
+    def test_a_second_scan_that_comes_too_soon_decides_nothing(self, world):
+        world.scanner = Scanner(world.rules, world.ledger, world.queue, settle_s=0, confirm_s=FOREVER)
+        self.indexed(world)
+        world.add_indexed("keep.jpg")
+        shutil.rmtree(world.root / "lot")
+        for _ in range(3):
+            assert world.scan().unconfirmed == 100
+
+    def test_asking_again_and_again_puts_the_second_scan_off_no_longer(self, world):
+        lot = self.indexed(world)
+        world.add_indexed("keep.jpg")
+        self.run_thread(world)
+        shutil.rmtree(world.root / "lot")
+        first = world.scanner.request()
+        while not world.scanner.wait_scanned(first, 0.01):
+            world.scanner.request()
+        assert world.queued() == lot
+
+    def test_what_is_back_by_then_was_never_gone(self, world):
+        lot = self.indexed(world)
+        world.add_indexed("keep.jpg")
+        self.run_thread(world)
+        os.rename(world.root / "lot", world.base / "away")
+        ticket = world.scanner.request(f"{world.root}/lot")
+        while not self.is_suspicious(world):
+            assert not world.scanner.wait_scanned(ticket, 0.01)
+        os.rename(world.base / "away", world.root / "lot")
+        os.unlink(min(lot))
+        assert world.scanner.wait_scanned(ticket, FOREVER)
+        assert world.queued() == {min(lot)}
+
+    def test_what_else_is_missing_by_then_is_judged_for_itself(self, world):
+        lot, more = self.indexed(world), self.indexed(world, 70, "more")
+        world.add_indexed("keep.jpg")
+        world.scan()
+        shutil.rmtree(world.root / "lot")
+        assert world.scan().unconfirmed == 100
+        shutil.rmtree(world.root / "more")
+        assert world.scan().unconfirmed == 70
+        assert world.queued() == lot
+        world.ledger.forget(lot)
+        assert world.scanned() == more
+
+    def test_a_scan_of_another_folder_does_not_decide(self, world):
+        lot = self.indexed(world)
+        keep = world.add_indexed("other/keep.jpg")
+        shutil.rmtree(world.root / "lot")
+        world.scan(f"{world.root}/lot")
+        assert world.scanned(os.path.dirname(keep)) == set()
+        assert world.scanned(f"{world.root}/lot") == lot
+
+    def test_fewer_are_believed_at_once(self, world):
+        lot = self.indexed(world, 60)
+        world.add_indexed("keep.jpg")
+        shutil.rmtree(world.root / "lot")
+        assert world.scanned() == lot
+
+    def test_that_empties_a_root_is_not_believed_at_once_however_few_they_were(self, world):
+        lot = self.indexed(world, 3)
+        world.scan()
+        shutil.rmtree(world.root / "lot")
+        (world.root / "lot").mkdir()
+        assert world.scanned() == set()
+        assert world.scanned() == lot
+
+    def test_pictures_that_events_told_of_are_believed_at_once(self, world):
+        lot = self.indexed(world)
+        world.add_indexed("keep.jpg")
+        shutil.rmtree(world.root / "lot")
+        for path in lot:
+            world.queue.put(path)
+        report = world.scan()
+        assert (report.missing, report.unconfirmed) == (100, 0)
+        assert world.queued() == lot
+
+    def test_pictures_that_are_there_and_ignored_from_now_on_are_queued_at_once(self, world):
+        lot = self.indexed(world)
+        (world.root / IGNORE_FILE).write_text("*\n")
+        assert world.scanned() == lot
+
+    def test_a_root_that_the_user_removed_is_believed_at_once(self, world):
+        lot = self.indexed(world)
+        world.use(Rules([]))
+        assert world.scanned() == lot
+
+    def test_of_a_nested_root_is_decided_by_scans_of_that_root(self, world):
+        lot = self.indexed(world, 100, "nested/lot")
+        world.add_indexed("keep.jpg"), world.add_indexed("nested/keep.jpg")
+        world.use(Rules([str(world.root), str(world.root / "nested")]))
+        shutil.rmtree(world.root / "nested/lot")
+        assert world.scan().unconfirmed == 100
+        assert world.scanned() == lot
+
+
+class TestUnheardFolders:
+    """What events do not cover is scanned on a timer."""
+
+    def run_thread(self, world: World, *folders: Path) -> None:
+        world.scanner = Scanner(
+            world.rules,
+            world.ledger,
+            world.queue,
+            settle_s=0,
+            unheard=lambda: map(str, folders),
+            unheard_s=0.05,
+        )
+        world.scanner.start()
+        assert world.scanner.wait_scanned(1, FOREVER)
+
+    def test_are_scanned_again_and_again_and_no_others(self, world):
+        elsewhere = world.add("elsewhere/b.jpg")
+        world.enter(elsewhere)
+        (world.root / "unheard").mkdir()
+        self.run_thread(world, world.root / "unheard")
+        Path(elsewhere).unlink()
+        for number in range(3):
+            path = world.add(f"unheard/deep/{number}.jpg")
+            (change,) = world.queue.take(9, timeout=FOREVER)
+            assert change.path == path
+            world.enter(path)
+            world.queue.done(change)
+
+    def test_that_could_not_be_read_are_scanned_again_as_well(self, world, monkeypatch):
+        path = world.add("closed/a.jpg")
+        whole, closed = os.scandir, [True]
+
+        def scandir(folder):
+            if closed and str(folder).endswith("/closed"):
+                raise PermissionError(13, "Permission denied")
+            return whole(folder)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        self.run_thread(world)
+        assert world.scanner.roots_status()[0].state is RootState.DEGRADED
+        closed.clear()
+        assert [change.path for change in world.queue.take(9, timeout=FOREVER)] == [path]
+        assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
+        assert world.scanner.roots_status()[0].state is RootState.ONLINE
+
+
+class TestWhatIsOffline:
+    def test_is_known_from_the_start_and_after_each_scan_without_a_look(self, world):
+        world.add_indexed("a.jpg")
+        world.root.rename(world.base / "elsewhere")
+        world.scanner.start()
+        assert set(world.scanner.offline) == {str(world.root)}
+        assert world.scanner.wait_scanned(1, FOREVER)
+        (world.base / "elsewhere").rename(world.root)
+        assert world.scanner.wait_scanned(world.scanner.request(f"{world.root}/sub"), FOREVER)
+        assert dict(world.scanner.offline) == {}

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
+from imagedbd import mounts
 from imagedbd.change_queue import ChangeQueue
 from imagedbd.datatypes import LedgerEntry, PictureState, RootState, Signature
 from imagedbd.ledger import Ledger
 from imagedbd.roots import RootGuard
-from imagedbd.rules import IGNORE_FILE, Rules
+from imagedbd.rules import IGNORE_FILE, Rules, outermost
 from imagedbd.scanner import Scanner
 from imagedbd.tree_watch import TreeWatch
 from imagedbd.watcher import Watcher, WatchStatus
@@ -36,6 +37,11 @@ def becomes_true(condition: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def may_mount() -> bool:
+    probe = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    return os.geteuid() == 0 and probe.returncode == 0
 
 
 class Listener:
@@ -208,6 +214,30 @@ class TestDoubts:
         assert listener.heard() == {str(root / "c.jpg")}
         assert listener.status().folders == 1
 
+    @pytest.mark.skipif(not may_mount(), reason="needs a mount namespace")
+    def test_a_folder_that_is_there_twice_is_heard_of_under_both_names(self, root, tmp_path):
+        """A bind mount: for the kernel it is one folder with one watch."""
+        program = (
+            "import subprocess, sys, time\n"
+            "from imagedbd.rules import Rules\n"
+            "from imagedbd.watcher import Watcher\n"
+            "from imagedbd.change_queue import ChangeQueue\n"
+            "root = sys.argv[1]\n"
+            "subprocess.run(['mount', '--bind', f'{root}/a', f'{root}/b'], check=True)\n"
+            "queue = ChangeQueue(0, 0)\n"
+            "watcher = Watcher(Rules([root]), queue, print)\n"
+            "watcher.start()\n"
+            "open(f'{root}/a/deep/new.jpg', 'w').close()\n"
+            "time.sleep(0.5)\n"
+            "print(sorted(change.path[len(root):] for change in queue.take(9, 30)))\n"
+            "watcher.stop()\n"
+        )
+        (root / "a/deep").mkdir(parents=True)
+        (root / "b").mkdir()
+        command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", program, str(root)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.stdout == "['/a/deep/new.jpg', '/b/deep/new.jpg']\n", done.stderr
+
     def test_a_removed_folder_is_doubted(self, root, listen):
         (root / "a/deep").mkdir(parents=True)
         listener = listen(root)
@@ -365,6 +395,37 @@ class TestLostWatches:
         assert open_things() == before
 
 
+class TestPermissions:
+    @pytest.mark.parametrize("name", ["", "a"])
+    def test_a_folder_that_is_closed_and_opened_again_is_doubted_both_times(self, root, name):
+        """In a process of its own, for which permissions count."""
+        program = (
+            "import os, sys, time\n"
+            "from imagedbd.rules import Rules\n"
+            "from imagedbd.watcher import Watcher\n"
+            "from imagedbd.change_queue import ChangeQueue\n"
+            "root, folder = sys.argv[1:]\n"
+            "doubts, queue = [], ChangeQueue()\n"
+            "watcher = Watcher(Rules([root]), queue, lambda *doubt: doubts.append(doubt), check_s=60)\n"
+            "watcher.start()\n"
+            "for mode, count in ((0o755, 0), (0, 1), (0, 1), (0o700, 2), (0o755, 2)):\n"
+            "    os.chmod(folder, mode)\n"
+            f"    for _ in range({PATIENCE_S:g}):\n"
+            "        time.sleep(0.2)\n"
+            "        if len(doubts) >= count: break\n"
+            "    print(doubts[count:], len(doubts) == count, watcher.status()[0].state)\n"
+            "open(f'{root}/a/new.jpg', 'w').close()\n"
+            "print([c.path == f'{root}/a/new.jpg' for c in queue.take(1, 30)])\n"
+            "watcher.stop()\n"
+        )
+        (root / "a").mkdir()
+        obedient = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+        command = [sys.executable, "-c", program, str(root), str(root / name)]
+        command = [*obedient, *command] if os.geteuid() == 0 else command
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.stdout == 5 * "[] True online\n" + "[True]\n", done.stderr
+
+
 class TestLimits:
     def test_folders_beyond_the_watch_limit_degrade_the_root_and_say_what_helps(
         self, root, listen, monkeypatch
@@ -387,6 +448,48 @@ class TestLimits:
         monkeypatch.undo()
         assert listener.doubts_folder(root)
         assert listener.status().state is RootState.ONLINE
+
+    def test_folders_beyond_the_limit_are_left_to_scans_until_there_is_room_for_them(
+        self, root, listen, monkeypatch
+    ):
+        for number in range(3):
+            (root / f"{number}/deep").mkdir(parents=True)
+        with monkeypatch.context() as limited:
+            listener = self.limited(limited, 4, lambda: listen(root))
+            assert listener.status().unwatched == 3
+            left = listener.watcher.unheard()
+            assert set(left) == set(outermost(folder for folder in self.folders(root) if folder in left))
+        (root / "0/deep/unheard.jpg").touch()
+        assert listener.watcher.unheard() == left, "what was not heard of until now must be scanned once more"
+        assert listener.watcher.unheard() == []
+        assert listener.status() == WatchStatus(str(root), RootState.ONLINE, 7, 0)
+        for folder in self.folders(root):
+            Path(folder, "a.jpg").touch()
+        assert listener.hears_of(*(f"{folder}/a.jpg" for folder in self.folders(root)))
+
+    def folders(self, root: Path) -> list[str]:
+        return [folder for folder, _, _ in os.walk(root)]
+
+    def test_a_root_without_any_watch_is_left_to_scans(self, root, listen, monkeypatch):
+        listener = self.limited(monkeypatch, 0, lambda: listen(root))
+        assert listener.watcher.unheard() == [str(root)]
+
+    def test_the_watch_that_takes_the_place_of_another_has_the_room_of_both(self, root, listen, monkeypatch):
+        """Two of them at once, as when one is lost, may meet the limit that one does not."""
+        for number in range(10):
+            (root / str(number)).mkdir()
+        listener = listen(root)
+        (watch,) = listener.watcher._roots
+        go_on = watch._tree.stop
+        with monkeypatch.context() as limited:
+            self.limited(limited, 5, lambda: None)
+            monkeypatch.setattr(watch._tree, "stop", lambda: (limited.undo(), go_on()))
+            watch.arm()
+        assert listener.status() == WatchStatus(str(root), RootState.ONLINE, 11, 0)
+
+    def test_what_is_watched_whole_is_left_to_nobody(self, root, listen):
+        (root / "a").mkdir()
+        assert listen(root).watcher.unheard() == []
 
     def limited(self, monkeypatch, watches: int, start: Callable[[], Listener]) -> Listener:
         """As the kernel answers when a user has no more than so many watches."""
@@ -426,6 +529,48 @@ class TestLimits:
         command = [*unshare, sys.executable, "-c", program, str(root)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.stdout == "degraded 5 6\n", done.stderr
+
+
+class TestSharedFileSystems:
+    """A tmpfs stands for a share: its type is taken for one of those that others write to."""
+
+    @pytest.fixture
+    def mount(self, monkeypatch) -> Iterator[Callable[[Path], None]]:
+        monkeypatch.setattr(mounts, "_SHARED", frozenset({"tmpfs"}))
+        mounted: list[Path] = []
+
+        def mount(folder: Path) -> None:
+            folder.mkdir(exist_ok=True)
+            command = ["mount", "-t", "tmpfs", "imagedbd-test", str(folder)]
+            if subprocess.run(command, capture_output=True, check=False).returncode:
+                pytest.skip("mounting takes root")
+            mounted.append(folder)
+
+        yield mount
+        for folder in reversed(mounted):
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+    def test_a_root_on_one_is_watched_and_left_to_scans(self, root, listen, mount):
+        mount(root)
+        (root / "a").mkdir()
+        listener = listen(root / "a")
+        assert listener.status().state is RootState.DEGRADED
+        assert f"{root}/a is on tmpfs, which is silent about changes" in listener.status().reason
+        assert listener.watcher.unheard() == [str(root / "a")]
+        (root / "a" / "local.jpg").touch()
+        assert listener.hears_of(root / "a" / "local.jpg")
+
+    def test_one_below_a_root_is_left_to_scans_alone(self, root, listen, mount):
+        listener = listen(root)
+        assert listener.status().state is RootState.ONLINE
+        mount(root / "with space")
+        assert becomes_true(lambda: listener.status().state is RootState.DEGRADED)
+        assert f"{root}/with space is on tmpfs" in listener.status().reason
+        assert listener.watcher.unheard() == [str(root / "with space")]
+
+    def test_one_that_the_rules_leave_out_matters_to_nobody(self, root, listen, mount):
+        mount(root / "skipped")
+        assert listen(root, ignore_globs=["skipped/"]).status().state is RootState.ONLINE
 
 
 class Index:

@@ -37,7 +37,7 @@ class World:
 
     def use(self, rules: Rules) -> None:
         self.rules = rules
-        self.scanner = Scanner(rules, self.ledger, self.queue, settle_s=0)
+        self.scanner = Scanner(rules, self.ledger, self.queue, settle_s=0, confirm_s=0)
 
     def add(self, name: str, content: bytes = b"x") -> str:
         path = self.root / name
@@ -322,7 +322,10 @@ class TestOfflineRoots:
         gone = world.add_indexed("a.jpg")
         world.scan()
         os.unlink(gone)
+        assert world.scanned() == set(), "a root that is emptied is looked at twice"
         assert world.scanned() == {gone}
+        world.ledger.forget([gone])
+        world.scan()
         (status,) = world.scanner.roots_status()
         assert status.state is RootState.ONLINE
 

@@ -13,6 +13,7 @@ the one before only when it has dealt with it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat as stat_module
@@ -728,7 +729,7 @@ def _tries_so_far(entry: LedgerEntry | None, signature: Signature) -> int:
 
 
 def _lstat(path: str) -> os.stat_result | None:
-    """``None`` if there is no such file.
+    """``None`` if there is no such file, also because a folder on the way became a link to itself.
 
     :raises OSError: if that cannot be told (no permission, a device that does not answer).
     """
@@ -736,6 +737,10 @@ def _lstat(path: str) -> os.stat_result | None:
         return os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
 
 
 def _refused(item: Finished, error: StoreError) -> Failure:

@@ -221,6 +221,18 @@ def test_nothing_is_forgotten_while_its_root_is_offline(bench: Bench) -> None:
     assert bench.names() == set()
 
 
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere", "trip"])
+def test_pictures_whose_folder_became_a_link_are_forgotten_wherever_it_leads(
+    bench: Bench, target: str
+) -> None:
+    (bench.photos / "trip").mkdir()
+    bench.look_at(bench.flat("trip/a.png", 1))
+    os.rename(bench.photos / "trip", bench.photos / "elsewhere")
+    (bench.photos / "trip").symlink_to(target)
+    bench.look_at("trip/a.png")
+    assert bench.names() == set()
+
+
 def test_a_folder_in_the_place_of_a_file_is_scanned(bench: Bench) -> None:
     bench.look_at(bench.flat("a.png", 1))
     os.remove(bench.photos / "a.png")

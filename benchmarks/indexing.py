@@ -145,7 +145,6 @@ def daemon(home: str, gallery: str, checkpoint: str) -> dict[str, Any]:
             "rate": status["indexed"] / seconds,
             "seconds": seconds,
             "peak_memory": private.peak_memory(),
-            "batch": status["model"].get("batch_size"),
         }
 
 

@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import multiprocessing
 import os
 import random
 import resource
 import shutil
-import sys
-import tempfile
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from library import SUBJECTS, Library, clustered, make_library
+from report import apart, measured, percentiles, timed
 
 from imagedbd.datatypes import Batch, Compare
 from imagedbd.stores import KINDS, open_store
@@ -43,23 +40,23 @@ LIMIT = 10
 
 
 def main() -> None:
-    wanted = _arguments()
-    results = []
-    for kind in wanted.kinds:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            results.append(pool.apply(measure, (kind, wanted.rows, wanted.dimension, wanted.updates)))
-    _print_table(results)
-    if wanted.json:
-        with open(wanted.json, "w", encoding="utf-8") as file:
-            json.dump({"arguments": vars(wanted), "results": results}, file, indent=2)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dimension", type=int, default=512)
+    parser.add_argument("--updates", type=int, default=10_000, help="single-row upserts")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    measured(parser, measure, lambda result: _print_table(result["stores"]))
 
 
-def measure(kind: str, rows: int, dimension: int, updates: int) -> dict[str, Any]:
-    """Everything of one store, in milliseconds and bytes where nothing else is said."""
-    library = make_library(rows, dimension=dimension)
-    home = tempfile.mkdtemp(prefix="imagedbd-bench-")
+def measure(home: str, wanted: argparse.Namespace) -> dict[str, Any]:
+    """Everything of each store, in milliseconds and bytes where nothing else is said."""
+    arguments = (wanted.rows, wanted.dimension, wanted.updates)
+    return {"stores": [apart(_of_one_store, kind, f"{home}/{kind}", *arguments) for kind in wanted.kinds]}
+
+
+def _of_one_store(kind: str, home: str, rows: int, dimension: int, updates: int) -> dict[str, Any]:
     try:
-        return _measured(kind, library, home, updates)
+        return _measured(kind, make_library(rows, dimension=dimension), home, updates)
     finally:
         shutil.rmtree(home)
 
@@ -74,7 +71,7 @@ def _measured(kind: str, library: Library, home: str, updates: int) -> dict[str,
     result["recall@10"] = _recall(store, library)
     result |= _latencies(store, library)
     store.close()
-    result["open_s"], store = _timed(lambda: _opened(kind, worn_folder))
+    result["open_s"], store = timed(lambda: _opened(kind, worn_folder))
     library, result["update_ms"] = _wear(store, library, updates)
     store.close()
     store = _opened(kind, worn_folder)
@@ -155,17 +152,7 @@ def _latencies(store: Store, library: Library) -> dict[str, dict[str, float]]:
         "find_vector": [lambda p=p: store.find_vector(p.record.content_hash) for p in pictures],
         "count_filtered": [lambda: store.count(some) for _ in queries[:50]],
     }
-    return {name: _percentiles([_timed(call)[0] for call in calls]) for name, calls in asked.items()}
-
-
-def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    started = time.perf_counter()
-    value = call()
-    return time.perf_counter() - started, value
-
-
-def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    return {f"p{percent}": 1_000 * float(np.percentile(seconds, percent)) for percent in (50, 95)}
+    return {name: percentiles([timed(call)[0] for call in calls]) for name, calls in asked.items()}
 
 
 def _print_table(results: Sequence[dict[str, Any]]) -> None:
@@ -184,16 +171,6 @@ def _cell(name: str, value: Any) -> str:
             return f"{value:.3f}"
         case _:
             return str(value)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(sys.modules[__name__].__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--dimension", type=int, default=512)
-    parser.add_argument("--updates", type=int, default=10_000, help="single-row upserts")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -164,7 +164,8 @@ def test_poison_costs_the_poisonous_files_and_no_other(
     machine: Machine, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine.environment |= {
-        "IMAGEDBD_DECODE_TIMEOUT": "2s",
+        # Bombs take their time where a machine has more to do, and only what hangs may run out of it.
+        "IMAGEDBD_DECODE_TIMEOUT": "6s" if kind == "hang" else "60s",
         "IMAGEDBD_DECODE_MEMORY": str(DECODE_MEMORY),
         "IMAGEDBD_MAX_PIXELS": "50000000",
         "IMAGEDBD_SETTLE": "0.3s",
@@ -185,9 +186,7 @@ def test_poison_costs_the_poisonous_files_and_no_other(
         assert names_of(machine.json("list")) == good | {b"growing.jpg"}
         for name, row in failures.items():
             assert row["reason"], name
-            # On a machine that is busy with more, a bomb too may run into the short limit of this test.
-            twice = name.startswith(kind.encode()) or "took longer" in row["reason"]
-            assert row["attempts"] == (2 if twice else 1), row
+            assert row["attempts"] == (2 if name.startswith(kind.encode()) else 1), row
         opened = Path(machine.environment["IMAGEDBD_TEST_DECODES"]).read_bytes().splitlines()
         assert not {os.path.basename(line) for line in opened} & passed_over
         restless_ones = (b"/growing.jpg", b"/flickering.jpg")

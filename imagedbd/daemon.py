@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from imagedbd import __version__
 from imagedbd.api import create_app
 from imagedbd.errors import ImagedbError
-from imagedbd.interpreter import environment, python
 from imagedbd.library import Library
 from imagedbd.locking import locked, locked_data, prepare_folder, socket_lock
+from imagedbd.processes import environment, python
 from imagedbd.server import Server, listening
 from imagedbd.text import printable
 

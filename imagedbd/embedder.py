@@ -26,7 +26,7 @@ import numpy as np
 from imagedbd.datatypes import ModelInfo, ModelState, ModelStatus, Priority
 from imagedbd.embedder_worker import EmbedPictures, EmbedPrompts, Failed, Ready, Refused, Vectors
 from imagedbd.errors import EmbedderError, ImagedbError, ModelUnavailableError
-from imagedbd.interpreter import environment, python
+from imagedbd.processes import environment, python
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,6 @@ command line.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import signal
@@ -17,6 +16,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from imagedbd.errors import ConfigError, ModelUnavailableError
+from imagedbd.processes import be_killed_early, die_with_parent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     from imagedbd.datatypes import ModelInfo
     from imagedbd.openclip import OpenClip
-
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +128,6 @@ def _is_of_memory(error: Exception) -> bool:
     )
 
 
-def _share_the_daemons_fate() -> None:
-    """Go when the daemon is gone, also while a model loads or hangs; and before it, where memory runs out."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
-        score.write("500")
-
-
 def main(arguments: list[str]) -> int:
     # What libraries would log of a model that cannot be had, retry by retry, comes back as one reason.
     logging.disable(logging.CRITICAL)
@@ -148,7 +136,9 @@ def main(arguments: list[str]) -> int:
             # The daemon decides when to stop; what its terminal sends reaches its whole process group.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            _share_the_daemons_fate()
+            # Also while a model loads or hangs, when nobody looks whether the daemon is there.
+            die_with_parent()
+            be_killed_early(500)
             serve(Connection(int(fd)), spec, device, dtype)
             return 0
         case ["pull", spec]:

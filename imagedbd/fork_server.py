@@ -10,7 +10,6 @@ Children die with the server, and the server leaves when its maker is gone, so t
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import os
 import signal
@@ -19,10 +18,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from imagedbd.interpreter import environment, python
+from imagedbd.processes import die_with_parent, environment, python
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +29,6 @@ REPLY_TIMEOUT_S: Final = 30.0
 """How long the server may take to answer, its start included; then another takes its place."""
 _STATUSES: Final = 1000
 """How many ends of children are remembered until somebody asks for them."""
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class ForkServer:
@@ -121,8 +118,7 @@ class _Loop:
     def __init__(self, control: socket.socket, module: str) -> None:
         self._control = control
         self._module = module
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._ends: OrderedDict[int, int] = OrderedDict()
+        self._ends: dict[int, int] = {}
 
     def run(self) -> None:
         while True:
@@ -145,7 +141,7 @@ class _Loop:
         code = 1
         try:
             self._control.close()
-            self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            die_with_parent()
             if os.getppid() == server:  # else it died before the kernel knew
                 importlib.import_module(self._module).serve(descriptor)
                 code = 0
@@ -169,7 +165,7 @@ class _Loop:
                     return
                 self._ends[pid] = os.waitstatus_to_exitcode(status)
                 if len(self._ends) > _STATUSES:
-                    self._ends.popitem(last=False)
+                    del self._ends[next(iter(self._ends))]
 
 
 def main(arguments: list[str]) -> int:

@@ -1,9 +1,15 @@
-"""How processes of ours are started: with what this one imports from, and nothing of the current folder."""
+"""Processes of ours: how they are started, and when they have to go."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
 import sys
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -12,7 +18,7 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """What such a process gets, beside these variables."""
+    """What such a process gets, beside these variables: it imports from where this one does."""
     folders = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), *sys.path]
     return {
         **os.environ,
@@ -20,3 +26,20 @@ def environment(**more: str) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
         **more,
     }
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends: prctl(2), PR_SET_PDEATHSIG.
+
+    A parent that had ended before is not noticed.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def be_killed_early(badness: int) -> None:
+    """Where the machine's memory runs out, go before others do.
+
+    :param badness: from 0 to 1000, of which the highest goes first: proc_pid_oom_score_adj(5).
+    """
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(badness))

@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from imagedbd.errors import DecoderLostError, ImagedbError, PictureError
+from imagedbd.processes import be_killed_early
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -301,7 +302,8 @@ def _settle_in(terms: Terms) -> None:
     os.nice(terms.niceness)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_memory(terms.memory_bytes)
-    _be_first_to_go()
+    # A decoder is what costs least: one picture, tried once more.
+    be_killed_early(1000)
 
 
 def _limit_memory(memory_bytes: int) -> None:
@@ -319,9 +321,3 @@ def _private_bytes() -> int:
             if line.startswith("VmData:"):
                 return int(line.split()[1]) * 1024
     return 0
-
-
-def _be_first_to_go() -> None:
-    """Where the machine's memory runs out, a decoder is what costs least: one picture, tried once more."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:
-        score.write("1000")

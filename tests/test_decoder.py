@@ -34,8 +34,8 @@ from imagedbd.errors import (
     PictureMissingError,
 )
 from imagedbd.formats import PICTURE_SUFFIXES, is_picture_name
-from imagedbd.interpreter import environment, python
 from imagedbd.pixels import shown_size, to_pixels
+from imagedbd.processes import environment, python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

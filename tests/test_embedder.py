@@ -150,6 +150,13 @@ def stub_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"local-dir:{tmp_path}"
 
 
+@pytest.fixture
+def slow_model(stub_model: str, tmp_path: Path) -> str:
+    """A tenth of a second for a picture."""
+    (tmp_path / "open_clip_config.json").write_text('{"seconds": 0.1}')
+    return stub_model
+
+
 def test_a_prompt_overtakes_pictures_that_wait(stub_model: str) -> None:
     embedder = EmbedderProcess(stub_model, device="cpu", dtype="fp32")
     try:
@@ -210,14 +217,6 @@ def test_a_model_that_is_killed_while_it_loads_is_loaded_again(stub_model: str, 
         assert embedder.status().state is ModelState.READY
     finally:
         embedder.close()
-
-
-@pytest.fixture
-def slow_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A tenth of a second for a picture."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).with_name("stub")))
-    (tmp_path / "open_clip_config.json").write_text('{"seconds": 0.1}')
-    return f"local-dir:{tmp_path}"
 
 
 def test_a_batch_for_which_the_model_was_killed_is_tried_again_in_shorter_ones(slow_model: str) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +24,7 @@ from imagedbd.errors import (
     NothingMatchedError,
     UsageError,
 )
+from imagedbd.processes import environment, python
 
 app = typer.Typer(
     name="model",
@@ -170,11 +170,13 @@ def checked_model(spec: str) -> str:
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "imagedbd.embedder_worker", *arguments]
+    return python("imagedbd.embedder_worker", *arguments)
 
 
 def _child_json(*arguments: str) -> Any:
-    done = subprocess.run(_command(*arguments), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        _command(*arguments), capture_output=True, text=True, check=False, env=environment()
+    )
     if done.returncode != 0:
         raise EmbedderError(f"OpenCLIP cannot be asked: {_last_line(done.stderr) or 'it said nothing'}")
     return json.loads(done.stdout)

@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from imagedbd.cli.target import Target
 from imagedbd.errors import DaemonNotRunningError, ImagedbError, ProtocolError
+from imagedbd.processes import environment, python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,15 +102,20 @@ def make_home() -> str:
 def start(home: str, root: str, model: str) -> PrivateDaemon:
     """Start a daemon on one folder; it belongs to a session of its own, out of reach of this terminal."""
     places = _places(home)
-    command = [
-        sys.executable, "-m", "imagedbd", "run", "--no-pull", "--root", root, "--model", model,
+    arguments = [
+        "run", "--no-pull", "--root", root, "--model", model,
         "--config", places["config_file"], "--data-dir", places["data_dir"], "--socket", places["socket"],
     ]  # fmt: skip
     # The user's own settings are for the user's own daemon.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("IMAGEDBD_")}
+    own = {name: value for name, value in environment().items() if not name.startswith("IMAGEDBD_")}
     with open(_log(home), "wb") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            python("imagedbd", *arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=own,
+            start_new_session=True,
         )
     return PrivateDaemon(process, home)
 

@@ -16,6 +16,8 @@ import threading
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
+from imagedbd.processes import environment
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -40,7 +42,7 @@ def run_showing_progress(command: Sequence[str]) -> Finished:
     size = shutil.get_terminal_size()
     termios.tcsetwinsize(its, (size.lines, size.columns))  # a bar without columns is not drawn
     try:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=its)
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=its, env=environment())
     except OSError:
         os.close(ours)
         raise

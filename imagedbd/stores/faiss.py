@@ -33,7 +33,7 @@ from .contents import Change, Contents, Draft, stacked, whole
 from .entries import Entry, decode, encode
 from .frame import RecordFrame, empty_frame, ids_of, read_frame
 from .gate import Gate
-from .journal import Journal, create_journal, open_journal, read_journal, verify_journal
+from .journal import Journal, create_journal, open_journal, read_journal, salvage_journal, verify_journal
 from .manifest import (
     SCHEMA,
     SPARE,
@@ -53,6 +53,7 @@ from .snapshot import (
     damage_by_block,
     damaged,
     journal_name,
+    metadata_name,
     read_codes,
     read_snapshot,
     remove_files,
@@ -90,6 +91,9 @@ _FOLD_PAUSE_S: Final = 60.0
 
 _MOST_UNFOLDED: Final = 50_000
 """Rows in the journal beyond which words are found too slowly."""
+
+_FIRST: Final = 1
+"""The number of the snapshot that a store is made with; there are no rows in it."""
 
 _PAGE: Final = 2_000
 """Rows that a scan makes records of at a time."""
@@ -129,7 +133,7 @@ class FaissStore:
         """Make an empty store; one without a manifest is what a crash in between left, unless it has rows."""
         if os.path.lexists(self._path(SPARE)) or self._has_rows():
             raise self._unreadable("its manifest.json is missing")
-        _, journal = self._write_snapshot(1, empty_frame(), None)
+        _, journal = self._write_snapshot(_FIRST, empty_frame(), None)
         journal.close()
         sync_folder(os.path.dirname(self._folder))
         manifest = Manifest(KIND)
@@ -139,9 +143,16 @@ class FaissStore:
     def _has_rows(self) -> bool:
         snapshot = read_snapshot(self._folder)
         if snapshot is None:
-            return any(name.endswith((".parquet", ".f16")) for name in os.listdir(self._folder))
+            return self._outgrew_the_first()
         payloads, _ = read_journal(self._path(snapshot.journal_name))
         return bool(snapshot.rows or payloads)
+
+    def _outgrew_the_first(self) -> bool:
+        """Whether there is more than what making a store leaves when it is interrupted."""
+        later = (name for name in os.listdir(self._folder) if name.endswith((".parquet", ".f16")))
+        if any(name != metadata_name(_FIRST) for name in later):
+            return True
+        return next(salvage_journal(self._path(journal_name(_FIRST))), None) is not None
 
     def _check_manifest(self) -> None:
         found = self._manifest
@@ -415,7 +426,7 @@ class FaissStore:
         return snapshot, journal
 
     def _snapshot_files(self, number: int, frame: RecordFrame, index: VectorIndex | None) -> Snapshot:
-        metadata = write_file(self._folder, f"metadata-{number}.parquet", frame.write)
+        metadata = write_file(self._folder, metadata_name(number), frame.write)
         snapshot = Snapshot(number, len(frame), metadata)
         if index is None:
             return snapshot

@@ -23,7 +23,7 @@ from .journal import salvage_journal
 from .manifest import SPARE, read_manifest
 from .rows import RECORD_COLUMNS, records, table_schema
 from .salvage import Salvage
-from .snapshot import BLOCK, StoredFile, damage_by_block, journal_name, read_snapshot
+from .snapshot import BLOCK, StoredFile, damage_by_block, journal_name, metadata_name, read_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,13 +89,13 @@ def _number(folder: str) -> int | None:
     names = (_METADATA.fullmatch(name) for name in os.listdir(folder))
     numbers = sorted((int(match[1]) for match in names if match), reverse=True)
     # The newest may be one that a crash left half written.
-    whole_ones = (n for n in numbers if any(_row_groups(os.path.join(folder, f"metadata-{n}.parquet"))))
+    whole_ones = (n for n in numbers if any(_row_groups(os.path.join(folder, metadata_name(n)))))
     return next(whole_ones, numbers[0] if numbers else None)
 
 
 def _snapshot_rows(folder: str, number: int, dimension: int | None) -> tuple[pa.Table, NDArray[np.float16]]:
     """The records that can be read, and for each its vector, or zeros."""
-    path = os.path.join(folder, f"metadata-{number}.parquet")
+    path = os.path.join(folder, metadata_name(number))
     tables, kept = [], []
     start = 0
     for table, length in _row_groups(path):

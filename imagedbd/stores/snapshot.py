@@ -92,6 +92,10 @@ def journal_name(number: int) -> str:
     return f"journal-{number}.log"
 
 
+def metadata_name(number: int) -> str:
+    return f"metadata-{number}.parquet"
+
+
 def read_snapshot(folder: str) -> Snapshot | None:
     """What ``snapshot.json`` says; ``None`` if there is none.
 

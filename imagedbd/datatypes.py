@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from imagedbd.errors import StoreUnreadableError
+
     Vector = NDArray[np.float32]
     """An L2-normalised embedding, shape ``(dimension,)``."""
     Pixels = NDArray[np.uint8]
@@ -352,13 +354,13 @@ class Store(Protocol):
     def maintain(self, *, idle: bool = False) -> None:
         """Compact what many small writes left behind. Called by the writer, between batches."""
 
-    def scrub(self) -> Iterator[str | None]:
+    def scrub(self) -> Iterator[StoreUnreadableError | None]:
         """Read what is on the disk once more and compare it with its checksums, a piece at each step.
 
         Any thread may do this beside the writer and readers; the caller sets the pace.
 
-        :returns: for each piece ``None``, or what is wrong with it in a sentence that names the mending
-            command. A remote store, whose service checks by itself, yields nothing.
+        :returns: for each piece ``None``, or what reading it would raise. A remote store, whose service
+            checks by itself, yields nothing.
         """
 
     def stats(self) -> StoreStats: ...

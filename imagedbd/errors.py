@@ -31,21 +31,23 @@ follow ``sysexits.h`` where it has a fitting one: 69 EX_UNAVAILABLE, 70 EX_SOFTW
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class ImagedbError(Exception):
     """Base of the tree.
 
-    :param message: one or two sentences for the user: the reason, and what to do about it.
+    :param reason: a sentence for the user: what is wrong, …
+    :param advice: … and another one: what helps, where that is not part of the reason.
     """
 
     title: ClassVar[str] = "Failed"
     exit_code: ClassVar[int] = 70
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, reason: str, advice: str = "") -> None:
+        self.reason = reason
+        self.message = f"{reason} {advice}" if advice else reason
+        super().__init__(self.message)
 
     def details(self) -> dict[str, Any]:
         """Fields beside the message that a client may show; must be plain JSON values."""
@@ -151,6 +153,9 @@ class StoreError(ImagedbError):
 class StoreUnreadableError(StoreError):
     title = "Store unreadable"
     exit_code = 78
+
+
+MENDING: Final = "Run `imagedbd repair` to mend the store."
 
 
 class ProtocolError(ImagedbError):

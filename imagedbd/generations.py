@@ -191,7 +191,7 @@ def read_generations(data_dir: str) -> Generations | None:
         return None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise StoreUnreadableError(
-            f"{path}, which says where the index is, cannot be read ({error}). Run `imagedbd repair`."
+            f"{path}, which says where the index is, cannot be read ({error}).", "Run `imagedbd repair`."
         ) from error
 
 

@@ -434,8 +434,8 @@ class Ledger:
             return
         if version != 0 or self._writer.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
             raise StoreUnreadableError(
-                f"The ledger {self.file} has format {version}; this imagedbd reads format {SCHEMA_VERSION}."
-                " Use the program that wrote it, or run `imagedbd repair` to build the ledger anew."
+                f"The ledger {self.file} has format {version}; this imagedbd reads format {SCHEMA_VERSION}.",
+                "Use the program that wrote it, or run `imagedbd repair` to build the ledger anew.",
             )
         self._writer.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
@@ -475,7 +475,7 @@ class Ledger:
             raise StoreError(f"The ledger {self.file} cannot be used: {error}.") from error
         except sqlite3.DatabaseError as error:
             raise StoreUnreadableError(
-                f"The ledger {self.file} is damaged: {error}. `imagedbd repair` builds it anew."
+                f"The ledger {self.file} is damaged: {error}.", "`imagedbd repair` builds it anew."
             ) from error
 
 

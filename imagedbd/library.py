@@ -640,7 +640,7 @@ def _blaming_damage(store: Store) -> Iterator[None]:
         yield
     except StoreError as error:
         if damage := next(filter(None, store.scrub()), None):
-            raise StoreUnreadableError(damage) from error
+            raise damage from error
         raise
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError
 from imagedbd.generations import (
@@ -30,9 +29,6 @@ from imagedbd.stores.salvage import put_in_place, save_rows, saved_place
 if TYPE_CHECKING:
     from imagedbd.config import Settings
 
-_ADVICE: Final = re.compile(r" Run `imagedbd repair`[^.]*\.")
-"""What an error advises, and what is being done."""
-
 
 def repair(settings: Settings) -> list[str]:
     """Check ledger and store, and set aside the one that is damaged; nothing is deleted.
@@ -52,7 +48,7 @@ def repair(settings: Settings) -> list[str]:
             *_check_stores(settings),
         ]
         note_damage(settings.data_dir, None)
-    return [_ADVICE.sub("", finding) for finding in findings]
+    return findings
 
 
 def _check_generations(settings: Settings) -> list[str]:
@@ -62,7 +58,7 @@ def _check_generations(settings: Settings) -> list[str]:
     except StoreUnreadableError as error:
         stores = _readable_stores(settings)
         active = stores[0] if stores else first_of(settings)
-        findings = [f"{error.message} It was set aside as {_set_aside(generations_file(settings.data_dir))}."]
+        findings = [f"{error.reason} It was set aside as {_set_aside(generations_file(settings.data_dir))}."]
         write_generations(settings.data_dir, Generations(active))
         if len(stores) > 1:
             # Which of them the ledger knows is lost as well, and an older one may lack what came since.
@@ -109,7 +105,7 @@ def _check_ledger(file: str) -> str:
             ledger.close()
     except StoreUnreadableError as error:
         aside = _set_aside(file, f"{file}-wal", f"{file}-shm")
-        return f"{error.message} It was set aside as {aside} and is built anew at the next start."
+        return f"{error.reason} It was set aside as {aside} and is built anew at the next start."
     return f"The ledger {file} is in order."
 
 
@@ -124,7 +120,7 @@ def _check_stores(settings: Settings) -> list[str]:
         if current.active.is_remote:
             found = f"{error.message} It is not on this machine, so nothing was changed."
         else:
-            found = f"{error.message} {_renew_store(settings, current, kept)}"
+            found = f"{error.reason} {_renew_store(settings, current, kept)}"
     else:
         found = f"The store {folder} is in order, with {_count(rows, 'row')}."
     # One that answers from now on is told of already.
@@ -154,7 +150,7 @@ class _Kept:
             rows = _checked_rows(settings, previous)
         except StoreError as error:
             return cls(
-                f"The store that is kept to go back to: {error.message} `imagedb model remove` drops it."
+                f"The store that is kept to go back to: {error.reason} `imagedb model remove` drops it."
             )
         return cls(
             f"The store {folder}, which is kept to go back to, is in order, with {_count(rows, 'row')}.",
@@ -172,7 +168,7 @@ def _checked_rows(settings: Settings, generation: Generation) -> int:
     store = open_generation(settings, generation)
     try:
         if faults := [fault for fault in store.scrub() if fault]:
-            raise StoreUnreadableError(faults[0])
+            raise faults[0]
         return sum(1 for _ in store.scan())
     finally:
         store.close()
@@ -189,7 +185,7 @@ def _renew_store(settings: Settings, current: Generations, kept: _Kept) -> str:
     try:
         saved, lost = save_rows(current.active.kind, folder, saved_place(folder))
     except StoreUnreadableError as error:
-        told = f"{error.message} It was set aside as {_set_aside(folder)}"
+        told = f"{error.reason} It was set aside as {_set_aside(folder)}"
         if kept.intact and current.previous is not None:
             return f"{told}. {_go_back(settings, current, current.previous, kept.rows)}"
         return f"{told}; its pictures are embedded anew."

@@ -109,7 +109,7 @@ class Scrubber:
         with self._in_use() as store:
             for damage in store.scrub():
                 if damage is not None and found is None:
-                    found = _Found(store, damage)
+                    found = _Found(store, damage.message)
                     self._tell(found)
                 # Whoever doubts it meanwhile wants to know soon: the rest of this pass hurries.
                 self._wake.wait(pace_s)

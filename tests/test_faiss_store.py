@@ -301,8 +301,8 @@ def test_scrubbing_finds_what_changed_behind_our_back(folder):
         shutil.copy(original, f"{original}.copy")
         damaged(folder, name, 100)
         (found,) = [damage for damage in store.scrub() if damage]
-        assert name in found
-        assert "imagedbd repair" in found
+        assert name in found.message
+        assert "imagedbd repair" in found.message
         os.replace(f"{original}.copy", original)
     store.close()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 
-from imagedbd.errors import StoreError
+from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.scrubber import Scrubber
 
 
@@ -19,7 +19,7 @@ class Pieces:
             self.read += 1
             if isinstance(piece, Exception):
                 raise piece
-            yield piece
+            yield piece and StoreUnreadableError(piece)
 
 
 def scrubbing(store, *, is_current=lambda _: True, first=0.0, every=0.01, pace=0.0):

@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from imagedbd.datatypes import Match, StoredPicture, StoreStats
 from imagedbd.durable import sync_folder
-from imagedbd.errors import StoreError, StoreUnreadableError
+from imagedbd.errors import MENDING, StoreError, StoreUnreadableError
 from imagedbd.ranking import best_first, unit
 
 from .checks import ENGINE_ERRORS, check_ids, check_model, check_vector, reported
@@ -227,9 +227,7 @@ class FaissStore:
         return open_journal(path, length=end, records=len(payloads))
 
     def _unreadable(self, why: str) -> StoreUnreadableError:
-        return StoreUnreadableError(
-            f"The store in {self._folder} cannot be read: {why}. Run `imagedbd repair` to mend it."
-        )
+        return StoreUnreadableError(f"The store in {self._folder} cannot be read: {why}.", MENDING)
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, name)
@@ -456,7 +454,7 @@ class FaissStore:
         else:
             remove_files(self._folder, valid.names if valid else frozenset())
 
-    def scrub(self) -> Iterator[str | None]:
+    def scrub(self) -> Iterator[StoreUnreadableError | None]:
         """As the protocol says. What was damaged since it was read is written anew at the next chance."""
         snapshot = self._snapshot
         for damage in self._damages(snapshot):
@@ -466,21 +464,21 @@ class FaissStore:
                 self._rewrite = True
             yield damage
 
-    def _damages(self, snapshot: Snapshot) -> Iterator[str | None]:
+    def _damages(self, snapshot: Snapshot) -> Iterator[StoreUnreadableError | None]:
         yield self._damage_of(lambda: read_manifest(self._folder), "manifest.json")
         yield self._damage_of(lambda: read_snapshot(self._folder), FILE_NAME)
         for file in snapshot.files:
             for damage in damage_by_block(self._folder, file):
-                yield None if damage is None else damaged(self._path(file.name), damage).message
+                yield None if damage is None else damaged(self._path(file.name), damage)
         journal, length = self._path(snapshot.journal_name), self._journal.length
         yield self._damage_of(lambda: verify_journal(journal, length), snapshot.journal_name)
 
-    def _damage_of(self, read: Callable[[], object], name: str) -> str | None:
+    def _damage_of(self, read: Callable[[], object], name: str) -> StoreUnreadableError | None:
         """What is wrong with a file that is read as a whole; ``read`` gives nothing where there is none."""
         try:
-            return None if read() else damaged(self._path(name), "it is missing").message
+            return None if read() else damaged(self._path(name), "it is missing")
         except StoreUnreadableError as error:
-            return error.message
+            return error
 
     # Reading rows.
 

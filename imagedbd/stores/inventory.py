@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from blake3 import blake3
 
 from imagedbd.durable import replace_file
-from imagedbd.errors import StoreUnreadableError
+from imagedbd.errors import MENDING, StoreUnreadableError
 
 from .syncing import files_below, flush
 
@@ -314,4 +314,4 @@ def _write_all(file: Any, content: bytes) -> None:
 
 
 def _unreadable(why: str) -> StoreUnreadableError:
-    return StoreUnreadableError(f"{why}. Run `imagedbd repair` to mend the store.")
+    return StoreUnreadableError(f"{why}.", MENDING)

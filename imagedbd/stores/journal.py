@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imagedbd.durable import sync_folder
-from imagedbd.errors import StoreUnreadableError
+from imagedbd.errors import MENDING, StoreUnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,4 +197,4 @@ def _write_all(descriptor: int, data: bytes, offset: int) -> None:
 
 
 def _damaged(path: str, why: str) -> StoreUnreadableError:
-    return StoreUnreadableError(f"{path} is damaged: {why}. Run `imagedbd repair` to mend the store.")
+    return StoreUnreadableError(f"{path} is damaged: {why}.", MENDING)

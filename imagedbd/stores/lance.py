@@ -194,7 +194,8 @@ class LanceStore:
         if found.schema > SCHEMA:
             raise StoreUnreadableError(
                 f"The store in {self._place.name} was written by a newer imagedbd (schema {found.schema}; "
-                f"this one reads {SCHEMA}). Upgrade it, or make the store anew with `imagedbd repair`."
+                f"this one reads {SCHEMA}).",
+                "Upgrade it, or make the store anew with `imagedbd repair`.",
             )
         if found.vector_dtype != VECTOR_DTYPE or found.schema not in {SCHEMA, *MIGRATIONS}:
             raise self._place.unreadable(f"its schema is {found.schema} with {found.vector_dtype} vectors")
@@ -510,7 +511,7 @@ class LanceStore:
             parts.append(f"({to_sql(condition)})" if parts else to_sql(condition))
         return " AND ".join(parts) or None
 
-    def scrub(self) -> Iterator[str | None]:
+    def scrub(self) -> Iterator[StoreUnreadableError | None]:
         yield from self._place.scrub()
 
     def stats(self) -> StoreStats:

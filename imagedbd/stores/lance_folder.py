@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import lancedb
 
 from imagedbd.durable import replace_file, sync_folder
-from imagedbd.errors import StoreUnreadableError
+from imagedbd.errors import MENDING, StoreUnreadableError
 
 from .checks import ENGINE_ERRORS
 from .inventory import Inventory, Work
@@ -67,9 +67,7 @@ class LanceFolder:
         return lancedb.connect(self.name, session=session)
 
     def unreadable(self, why: str) -> StoreUnreadableError:
-        return StoreUnreadableError(
-            f"The store in {self.name} cannot be read: {why}. Run `imagedbd repair` to mend it."
-        )
+        return StoreUnreadableError(f"The store in {self.name} cannot be read: {why}.", MENDING)
 
     # The manifest.
 
@@ -202,17 +200,17 @@ class LanceFolder:
 
     # Looking after it.
 
-    def scrub(self) -> Iterator[str | None]:
+    def scrub(self) -> Iterator[StoreUnreadableError | None]:
         yield self._scrubbed_manifest()
         for fault in self._inventory.scrub():
-            yield None if fault is None else self.unreadable(fault).message
+            yield None if fault is None else self.unreadable(fault)
 
-    def _scrubbed_manifest(self) -> str | None:
+    def _scrubbed_manifest(self) -> StoreUnreadableError | None:
         try:
             found = read_manifest(self.name)
         except StoreUnreadableError as error:
-            return error.message
-        return None if found else self.unreadable("its manifest.json is missing").message
+            return error
+        return None if found else self.unreadable("its manifest.json is missing")
 
     def size(self) -> int:
         return sum(size_of(entry) for entry in files_below(self.name))

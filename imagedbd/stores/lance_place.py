@@ -80,7 +80,7 @@ class Place(Protocol):
     def may_maintain(self) -> bool:
         """Whether it is for this daemon to compact the table now."""
 
-    def scrub(self) -> Iterator[str | None]:
+    def scrub(self) -> Iterator[StoreUnreadableError | None]:
         """As :meth:`imagedbd.datatypes.Store.scrub`."""
 
     def size(self) -> int | None:

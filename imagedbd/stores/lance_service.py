@@ -97,8 +97,9 @@ class LanceService:
 
     def unreadable(self, why: str) -> StoreUnreadableError:
         return StoreUnreadableError(
-            f"The store at {self.name} cannot be read: {why}. It may not be ours alone, so `imagedbd repair` "
-            "leaves it as it is: restore it where it is kept, or set store.uri to another place."
+            f"The store at {self.name} cannot be read: {why}.",
+            "It may not be ours alone, so `imagedbd repair` leaves it as it is: restore it where "
+            "it is kept, or set store.uri to another place.",
         )
 
     # The manifest.
@@ -165,7 +166,7 @@ class LanceService:
         )
         return bool(taken.rows_updated)
 
-    def scrub(self) -> Iterator[str | None]:
+    def scrub(self) -> Iterator[StoreUnreadableError | None]:
         yield from ()
 
     def size(self) -> None:

@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from imagedbd.datatypes import ModelInfo, Preprocess
 from imagedbd.durable import replace_file
-from imagedbd.errors import StoreError, StoreUnreadableError
+from imagedbd.errors import MENDING, StoreError, StoreUnreadableError
 
 _log = logging.getLogger(__name__)
 
@@ -141,14 +141,14 @@ def _checksum(content: dict[str, Any]) -> str:
 
 
 def _unreadable(place: str, error: Exception) -> StoreUnreadableError:
-    return StoreUnreadableError(f"{place} cannot be read ({error}). Run `imagedbd repair` to mend the store.")
+    return StoreUnreadableError(f"{place} cannot be read ({error}).", MENDING)
 
 
 def _check_format(content: dict[str, Any], path: str) -> None:
     if _integer(content["format"]) > FORMAT:
         raise StoreUnreadableError(
-            f"{path} was written by a newer imagedbd (format {content['format']}; this one reads {FORMAT}). "
-            "Upgrade imagedbd, or run `imagedbd repair` to make the store anew."
+            f"{path} was written by a newer imagedbd (format {content['format']}; this one reads {FORMAT}).",
+            "Upgrade imagedbd, or run `imagedbd repair` to make the store anew.",
         )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from blake3 import blake3
 
 from imagedbd.durable import replace_file, sync_folder
-from imagedbd.errors import StoreUnreadableError
+from imagedbd.errors import MENDING, StoreUnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,7 +184,7 @@ def remove_files(folder: str, keep: frozenset[str]) -> None:
 
 
 def damaged(path: str, why: str) -> StoreUnreadableError:
-    return StoreUnreadableError(f"{path} is damaged: {why}. Run `imagedbd repair` to mend the store.")
+    return StoreUnreadableError(f"{path} is damaged: {why}.", MENDING)
 
 
 def _digests(path: str) -> Iterator[str]:

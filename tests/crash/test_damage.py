@@ -136,7 +136,7 @@ def test_a_flipped_bit_is_found_by_scrubbing(kind, sound, tmp_path, place):
         assert [fault for fault in store.scrub() if fault] == []
         flip(copy / name, place)
         faults = [fault for fault in store.scrub() if fault]
-        assert all("imagedbd repair" in fault for fault in faults)
+        assert all("imagedbd repair" in fault.message for fault in faults)
         assert faults or name.endswith(TOLERATED), name
         store.close()
         shutil.rmtree(copy)
@@ -151,7 +151,7 @@ def test_large_files_are_read_whole_by_a_scrub_and_by_their_ends_at_opening(kind
     assert path.stat().st_size > 200_000
     flip(path, 0.5)
     (fault,) = [fault for fault in store.scrub() if fault]
-    assert os.fspath(path) in fault
+    assert os.fspath(path) in fault.message
     store.close()
     if kind == "faiss":  # what is whole in memory is written anew before it is closed
         assert len(opened(kind, os.fspath(folder))[0]) == 3_000
@@ -255,5 +255,5 @@ def test_damage_between_the_ends_of_a_file_is_suspected_by_the_first_read_that_f
         ask()
     assert ".rs:" not in told.value.message
     assert doubts
-    assert any(fault and os.fspath(folder / data) in fault for fault in store.scrub())
+    assert any(fault and os.fspath(folder / data) in fault.message for fault in store.scrub())
     store.close()

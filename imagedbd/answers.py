@@ -202,6 +202,10 @@ class Reloaded(_Answer):
     needs_restart: list[str] = Field(description="settings that count from the next start on")
 
 
+class Relocated(_Answer):
+    pictures: int = Field(description="how many were brought over, or would be")
+
+
 class Switched(_Answer):
     state: Literal["switching", "active"]
     store: str

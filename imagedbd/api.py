@@ -27,6 +27,7 @@ from imagedbd.bodies import (
     PathBody,
     Picture,
     Prompt,
+    RelocationBody,
     RetryBody,
     ScanBody,
     SearchBody,
@@ -185,6 +186,14 @@ def _add_steering(app: FastAPI, library: Library) -> None:
         """Look for the model now, also if it was not there before."""
         await asyncio.wrap_future(library.load_model())
         return AsciiJSON((await to_thread.run_sync(library.status))["model"])
+
+    @app.post("/roots/relocate", responses=documented(answers.Relocated, 400, 404, 422, 503))
+    def relocate(body: RelocationBody) -> AsciiJSON:
+        """Follow a folder to its new place without embedding; the settings must name the new one already.
+
+        Returns how many ``pictures`` were brought over, or would be.
+        """
+        return AsciiJSON(library.relocate(body.old, body.new, only_check=body.only_check))
 
     @app.post("/reload", responses=documented(answers.Reloaded, 400))
     def reload() -> AsciiJSON:

@@ -134,5 +134,11 @@ class ModelBody(_Body):
     model: AnyText = Field(description="ARCHITECTURE/TAG, hf-hub:OWNER/NAME, local-dir:FOLDER or demo")
 
 
+class RelocationBody(_Body):
+    old: AnyPath = Field(description="a watched folder, there or not")
+    new: AnyPath = Field(description="where its pictures are now")
+    only_check: bool = Field(default=False, description="see whether it can be done, and do nothing")
+
+
 class RetryBody(_Body):
     paths: list[AnyPath] | None = Field(default=None, max_length=MAX_PATHS)

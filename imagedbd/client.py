@@ -135,6 +135,9 @@ class Client:
     def remove_previous(self) -> dict[str, Any]:
         return self._object("POST", "/model/remove")
 
+    def relocate(self, old: str, new: str, *, only_check: bool = False) -> dict[str, Any]:
+        return self._object("POST", "/roots/relocate", {"old": old, "new": new, "only_check": only_check})
+
     def reload(self) -> dict[str, Any]:
         return self._object("POST", "/reload")
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -162,6 +162,22 @@ class Committer:
             self._forget(change, plan)
         self._write(plan)
         return unresolved
+
+    def relabel(self, entries: Mapping[str, LedgerEntry]) -> None:
+        """Have rows and entries go on under other paths, with the vectors that they have.
+
+        :param entries: what is known of each from now on, by its former path.
+        :raises StoreError: none is changed in the ledger: the same call may be made again.
+        """
+        by_id = {entry.id: entry for entry in entries.values() if entry.id}
+        patches = [
+            replace(row.record, path=by_id[row.record.id].path, signature=by_id[row.record.id].signature)
+            for row in self._held(by_id).values()
+        ]
+        with self._writing:
+            if patches:
+                self._apply(Batch(patches=tuple(patches)))
+            self._ledger.put(entries.values(), forget=entries.keys())
 
     def _source(self, item: Finished, own: LedgerEntry | None) -> LedgerEntry | None:
         """The entry whose row has this content and may become this file's: its own, or of one that moved."""

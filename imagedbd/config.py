@@ -166,6 +166,39 @@ def edit_roots(config_file: str, *, add: str | None = None, remove: str | None =
     return True
 
 
+def move_root(config_file: str, old: str, new: str) -> bool:
+    """Put one root in the place of another in the file; comments stay.
+
+    :param old: as the daemon has it, or as it stands in the file: it may have become a link to the new one.
+    :returns: whether the file has the old one; if not, it is as it was.
+    :raises ConfigError: if the file cannot be read or written.
+    """
+    import tomlkit
+
+    try:
+        path = Path(config_file)
+        document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+        listing = document.get("roots", [])
+        roots = _check_list(config_file, listing)
+        found = [i for i, root in enumerate(roots) if old in {plain_path(root), resolve_root(root)}]
+        if not found:
+            return False
+        others = {resolve_root(root) for i, root in enumerate(roots) if i not in found}
+        if new not in others:
+            listing[found.pop(0)] = new
+        for index in reversed(found):
+            del listing[index]
+        _write_atomically(path, tomlkit.dumps(document))
+    except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
+        raise ConfigError(f"{config_file} cannot be changed: {error}") from error
+    return True
+
+
+def plain_path(path: str) -> str:
+    """A path made absolute, its symbolic links left alone."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
 def resolve_root(path: str) -> str:
     """A root as settings hold it: absolute and without symbolic links, whether it is there or not."""
     return os.path.realpath(os.path.expanduser(path))

@@ -19,7 +19,7 @@ import stat as stat_module
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -249,6 +249,10 @@ class Indexer:
     def listen(self, listener: Callable[[Iterable[str]], None] | None) -> None:
         """See :meth:`imagedbd.commits.Committer.listen`."""
         self._committer.listen(listener)
+
+    def relabel(self, entries: Mapping[str, LedgerEntry]) -> None:
+        """See :meth:`imagedbd.commits.Committer.relabel`; only for an action :meth:`between_batches`."""
+        self._committer.relabel(entries)
 
     def use(self, store: Store, embedder: Embedder) -> None:
         """Work with these from now on; only for an action :meth:`between_batches`."""

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +37,7 @@ from imagedbd.generations import Generation, GenerationsFile, generations_of, no
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
 from imagedbd.reconcile import reconcile
+from imagedbd.relocation import Relocation
 from imagedbd.roots import RootGuard
 from imagedbd.rules import Rules
 from imagedbd.scanner import Scanner
@@ -58,6 +60,8 @@ log = logging.getLogger(__name__)
 
 LIVE_SETTINGS: Final = frozenset({"roots", "ignore"})
 """Settings that a reload applies at once."""
+WORK_LOOK_S: Final = 1.0
+"""How often somebody who waits for the indexer looks whether it is held up."""
 SWITCHED_SETTINGS: Final = frozenset(
     {"store", "store_uri", "storage_options", "model", "named", "overridden"}
 )
@@ -441,6 +445,40 @@ class Library:
         if self._generations.current.active.is_remote and self._options_in_use != new.storage_options:
             late.append("storage_options")
         return {"changed": changed, "needs_restart": late}
+
+    def relocate(self, old: str, new: str, *, only_check: bool = False) -> dict[str, Any]:
+        """Follow a root to its new place, which the settings name already, without embedding anything.
+
+        :param only_check: see whether it can be done, before the settings are changed.
+        :returns: ``pictures``: how many were brought over, or would be.
+        :raises ImagedbError: it cannot be done. If it broke off in the middle, a scan does what is left, by
+            the pictures' content.
+        """
+        relocation = Relocation(old, new, self._rules, self._ledger)
+        relocation.check()
+        self.check_work()
+        if only_check:
+            return {"pictures": sum(self._ledger.counts(old).values())}
+        roots = self._read_settings().roots
+        if old in roots or new not in roots:
+            raise UsageError(f"The settings must name {new} in the place of {old} first.")
+        brought: list[int] = []
+
+        def follow() -> None:
+            # In the indexer's thread to the end: by the old rules it would forget what lies at the new place.
+            try:
+                brought.append(relocation.bring_over(self._indexer.relabel))
+            finally:
+                self.reload()
+
+        future = self._indexer.between_batches(follow)
+        while not wait([future], WORK_LOOK_S).done:
+            if (self._indexer.trouble or self._closing) and future.cancel():
+                self.reload()
+                self.check_work()
+        future.result()
+        log.info("%s lies at %s now: %d files were brought over", old, new, brought[0])
+        return {"pictures": brought[0]}
 
     def check_work(self) -> None:
         """:raises ImagedbError: nothing is being indexed at the moment; the message says why."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from imagedbd.config import (
     edit_roots,
     edit_setting,
     load_settings,
+    move_root,
     parse_duration,
 )
 from imagedbd.errors import ConfigError
@@ -162,3 +164,23 @@ def test_an_edit_after_which_no_daemon_would_start_is_refused(file: Path, name: 
     assert file.read_text() == text
     edit_setting(str(file), "store", "lance")
     assert file.read_text() == text
+
+
+def test_a_root_takes_the_place_of_another(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('roots = [\n  "/a",  # first\n  "/b",  # second\n]  # end\n')
+    assert move_root(str(file), "/a", "/c")
+    assert file.read_text() == 'roots = [\n  "/c",  # first\n  "/b",  # second\n]  # end\n'
+    assert move_root(str(file), "/c", "/b")
+    assert tomllib.loads(file.read_text()) == {"roots": ["/b"]}
+    assert not move_root(str(file), "/a", "/d")
+    assert tomllib.loads(file.read_text()) == {"roots": ["/b"]}
+
+
+def test_a_root_that_became_a_link_is_found_by_either_name(tmp_path: Path) -> None:
+    file, old, new = tmp_path / "config.toml", tmp_path / "old", tmp_path / "new"
+    new.mkdir()
+    old.symlink_to(new)
+    file.write_text(f'roots = ["{old}"]\n')
+    assert move_root(str(file), str(old), str(new))
+    assert file.read_text() == f'roots = ["{new}"]\n'

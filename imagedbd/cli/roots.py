@@ -40,6 +40,8 @@ def add(context: typer.Context, folders: _Folders) -> None:
     for root in roots:
         added = edit_roots(config_file, add=root)
         output.say(f"{'Added' if added else 'There already:'} {output.home_path(root)}")
+        if added:
+            _note_nesting(root, config_file)
     _tell_daemon(target, config_file, status)
 
 
@@ -67,6 +69,48 @@ def remove(
         edit_roots(config_file, remove=root)
         output.say(f"Removed {output.home_path(root)}")
     _tell_daemon(target, config_file, status)
+
+
+@app.command(
+    epilog=examples(
+        "imagedb root relocate ~/Pictures /mnt/big/Pictures", "imagedb root relocate /mnt/usb /mnt/usb1"
+    )
+)
+def relocate(
+    context: typer.Context,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="A watched folder, there or not.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Where its pictures are now.")],
+) -> None:
+    """Follow a folder that you have moved, to a new name or another disk.
+
+    Nothing is embedded again, and pictures keep their identity. Move the files first, by any means.
+    """
+    from imagedbd.config import load_settings, move_root, resolve_root
+    from imagedbd.relocation import check_places
+
+    target = target_of(context)
+    status = _status(target)
+    config_file = _config_file(target, status)
+    place = resolve_root(new)
+    if status is None:
+        roots = load_settings({"config_file": config_file}, environ={}).roots
+        root = _as_watched(old, roots)
+        check_places(root, place, tuple(roots))
+    else:
+        root = _as_watched(old, [known["path"] for known in status["roots"]])
+        target.client.relocate(root, place, only_check=True)
+    if not move_root(config_file, root, place):
+        _check_configured(root, config_file, status)
+    if status is None:
+        output.say(
+            f"Saved in {output.home_path(config_file)}. The daemon is not running: at its start it reads the"
+            " files once to recognise them, and embeds none again."
+        )
+        return
+    with output.busy("Bringing the pictures over…"):
+        pictures = target.client.relocate(root, place)["pictures"]
+    what = output.count(pictures, "picture")
+    output.say(f"{output.home_path(root)} lies at {output.home_path(place)} now, with {what}.")
 
 
 @app.command("list", epilog=examples("imagedb root list", "imagedb root list --json"))
@@ -124,6 +168,28 @@ def _check_folder(root: str) -> None:
     if not os.path.isdir(root):
         what = "is not a folder" if os.path.lexists(root) else "does not exist"
         raise UsageError(f"{output.printable(root)} {what}.")
+
+
+def _as_watched(folder: str, roots: Sequence[str]) -> str:
+    """The root that is meant: where its pictures have gone, a link may lie in its place."""
+    from imagedbd.config import plain_path, resolve_root
+
+    plain = plain_path(folder)
+    return plain if plain in roots else resolve_root(folder)
+
+
+def _note_nesting(root: str, config_file: str) -> None:
+    from imagedbd.config import load_settings
+    from imagedbd.rules import is_within
+
+    for other in load_settings({"config_file": config_file}, environ={}).roots:
+        if root != other and is_within(root, other):
+            output.note(
+                f"{output.home_path(root)} lies in {output.home_path(other)}, which is watched already:"
+                " it is a root of its own now, which ignore files above it do not concern."
+            )
+        elif root != other and is_within(other, root):
+            output.note(f"{output.home_path(other)} lies in it, and stays a root of its own.")
 
 
 def _check_configured(root: str, config_file: str, status: Mapping[str, Any] | None) -> None:

@@ -9,6 +9,8 @@ import tomllib
 
 import pytest
 
+from imagedbd.errors import UsageError
+
 from .conftest import a_status
 
 
@@ -110,3 +112,67 @@ def test_listing_with_the_daemon_down(imagedb, config):
 def test_a_variable_that_hides_the_file_is_told(imagedb, photos, monkeypatch):
     monkeypatch.setenv("IMAGEDBD_ROOTS", "/elsewhere")
     assert "IMAGEDBD_ROOTS is set" in imagedb("root", "add", "photos").words
+
+
+def test_adding_what_lies_in_another_folder_says_so(imagedb, config, photos):
+    config.write_text(f'roots = ["{photos}"]\n')
+    (photos / "trip").mkdir()
+    ran = imagedb("root", "add", "photos/trip")
+    assert ran.code == 0
+    assert f"lies in {photos}, which is watched" in " ".join(ran.words.split())
+    assert _roots(config) == [str(photos), str(photos / "trip")]
+
+
+def test_relocating_with_the_daemon_down(imagedb, config, photos):
+    config.write_text('roots = ["/stays", "/gone"] # mine\n')
+    ran = imagedb("root", "relocate", "/gone", "photos")
+    assert ran.code == 0
+    assert "at its start" in ran.words
+    assert _roots(config) == ["/stays", str(photos)]
+    assert "# mine" in config.read_text()
+
+
+def test_relocating_asks_the_daemon_first(daemon, imagedb, config, photos):
+    config.write_text('roots = ["/photos"]\n')
+    seen = []
+
+    def relocate(body):
+        seen.append((body["only_check"], _roots(config)))
+        return {"pictures": 59}
+
+    daemon.answers |= {"/status": a_status(config_file=str(config)), "/roots/relocate": relocate}
+    ran = imagedb("root", "relocate", "/photos", "photos")
+    assert "59 pictures" in ran.words
+    assert seen == [(True, ["/photos"]), (False, [str(photos)])]
+
+
+def test_relocating_what_the_daemon_refuses_changes_nothing(daemon, imagedb, config, photos):
+    config.write_text('roots = ["/photos"]\n')
+    refusal = UsageError("It is not the same library.")
+    daemon.answers |= {"/status": a_status(config_file=str(config)), "/roots/relocate": refusal}
+    ran = imagedb("root", "relocate", "/photos", "photos")
+    assert ran.code == 2
+    assert "not the same library" in ran.words
+    assert _roots(config) == ["/photos"]
+
+
+def test_relocating_what_only_the_command_line_of_the_daemon_names(daemon, imagedb, photos):
+    daemon.answers |= {"/roots/relocate": {"pictures": 59}}
+    ran = imagedb("root", "relocate", "/photos", "photos")
+    assert ran.code == 2
+    assert "--root" in ran.words
+
+
+def test_relocating_a_folder_that_became_a_link(daemon, imagedb, config, photos, tmp_path):
+    old = tmp_path / "old"
+    old.symlink_to(photos)
+    config.write_text(f'roots = ["{old}"]\n')
+    root = {"path": str(old), "state": "offline", "indexed": 59, "reason": None}
+    answers = {
+        "/status": a_status(config_file=str(config), roots=[root]),
+        "/roots/relocate": {"pictures": 59},
+    }
+    daemon.answers |= answers
+    assert imagedb("root", "relocate", "old", "photos").code == 0
+    assert _roots(config) == [str(photos)]
+    assert daemon.bodies("/roots/relocate")[0] == {"old": str(old), "new": str(photos), "only_check": True}

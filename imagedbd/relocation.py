@@ -1,0 +1,131 @@
+"""A root that lies elsewhere now: what is known of its pictures goes on under their new paths.
+
+Nothing has to be read for that. Whatever goes wrong in the middle costs no more than reading: a picture that
+was not brought over is known by its content when a scan meets it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from imagedbd.datatypes import Signature
+from imagedbd.errors import NothingMatchedError, UsageError
+from imagedbd.rules import is_within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from imagedbd.datatypes import LedgerEntry
+    from imagedbd.ledger import Ledger
+    from imagedbd.rules import Rules
+
+PAGE: Final = 2000
+"""Pictures that are brought over at a time."""
+_SAMPLE: Final = 64
+"""Known pictures that are looked for at the new place before anything is done."""
+
+
+def check_places(old: str, new: str, roots: tuple[str, ...]) -> None:
+    """:raises ImagedbError: one of the two cannot be what it is said to be; the message says why."""
+    if old not in roots:
+        raise NothingMatchedError(f"{old} is not among the watched folders. `imagedb root list` shows them.")
+    if old == new:
+        raise UsageError(f"{old} is where it was.")
+    if not os.path.isdir(new):
+        what = "is not a folder" if os.path.lexists(new) else "does not exist"
+        raise UsageError(f"{new} {what}.")
+    for root in roots:
+        if root != new and (is_within(new, root) or is_within(root, new)):
+            inner, outer = (new, root) if is_within(new, root) else (root, new)
+            raise UsageError(
+                f"{inner} lies in {outer}: pictures that move there are followed anyway, without embedding."
+                " Add it with `imagedb root add`, if it is not watched, and then remove the old one."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Relocation:
+    """:param rules: those under which ``old`` is a root."""
+
+    old: str
+    new: str
+    rules: Rules
+    ledger: Ledger
+
+    def check(self) -> None:
+        """See that this can be done, and that the pictures are where they are said to be.
+
+        :raises ImagedbError: it cannot be done; the message says why.
+        """
+        check_places(self.old, self.new, self.rules.roots)
+        if self.ledger.holds_any(self.new):
+            raise UsageError(
+                f"{self.new} has pictures in the index already: what is equal there was not embedded again."
+                f" `imagedb root remove {self.old}` is all that is left to do."
+            )
+        sample = [e for e in self.ledger.sample(self.old, _SAMPLE) if self._is_ours(e.path)]
+        found = sum(self._is_as_large(entry) for entry in sample)
+        if 2 * found < len(sample):
+            raise UsageError(
+                f"{self.new} is not the same library: of {len(sample)} pictures of {self.old},"
+                f" {found} were found there. To watch it all the same: `imagedb root add`, `root remove`."
+            )
+
+    def bring_over(self, relabel: Callable[[Mapping[str, LedgerEntry]], None]) -> int:
+        """Put everything known of the old place under the new one.
+
+        :param relabel: writes entries with their rows, each under its former path.
+        :returns: how many files that were.
+        :raises StoreError: some may be brought over.
+        """
+        self._bring_places_over()
+        total = 0
+        for page in self._pages():
+            relabel(page)
+            total += len(page)
+        return total
+
+    def _bring_places_over(self) -> None:
+        """Mount points below: one that is not mounted just now must not be taken for an empty folder."""
+        places = self.ledger.places_under(self.old)
+        self.ledger.forget_root(self.new)
+        self.ledger.forget_root(self.old)
+        for place, identity in places.items():
+            self.ledger.remember_root(self._moved(place) if self._is_ours(place) else place, identity)
+
+    def _pages(self) -> Iterator[dict[str, LedgerEntry]]:
+        page: dict[str, LedgerEntry] = {}
+        for entry in self.ledger.under(self.old):
+            if self._is_ours(entry.path):
+                page[entry.path] = self._entry_at_new_place(entry)
+            if len(page) == PAGE:
+                yield page
+                page = {}
+        if page:
+            yield page
+
+    def _entry_at_new_place(self, entry: LedgerEntry) -> LedgerEntry:
+        """With the file's new signature, if it is the same by size and time; if not, a scan doubts it."""
+        path = self._moved(entry.path)
+        try:
+            signature = Signature.of(os.lstat(path))
+        except OSError:
+            return replace(entry, path=path)
+        known = entry.signature
+        same = (signature.size, signature.mtime_ns) == (known.size, known.mtime_ns)
+        return replace(entry, path=path, signature=signature if same else known)
+
+    def _is_as_large(self, entry: LedgerEntry) -> bool:
+        try:
+            return os.lstat(self._moved(entry.path)).st_size == entry.signature.size
+        except OSError:
+            return False
+
+    def _is_ours(self, path: str) -> bool:
+        """Not so what belongs to a root nested in the old one: that stays where it is."""
+        return self.rules.root_of(path) == self.old
+
+    def _moved(self, path: str) -> str:
+        return os.path.join(self.new, path[len(self.old) :].lstrip("/"))

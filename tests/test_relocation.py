@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from imagedbd.datatypes import LedgerEntry, PictureState, Signature
+from imagedbd.errors import ImagedbError, NothingMatchedError
+from imagedbd.ledger import Ledger, PlaceIdentity
+from imagedbd.relocation import PAGE, Relocation
+from imagedbd.rules import Rules
+
+
+class World:
+    """Two folders, and a ledger of what lay in the first and lies in the second."""
+
+    def __init__(self, base: Path) -> None:
+        self.old, self.new = base / "old", base / "new"
+        self.new.mkdir()
+        self.ledger = Ledger(str(base / "ledger.sqlite3"))
+        self.roots = [str(self.old)]
+
+    @property
+    def relocation(self) -> Relocation:
+        return Relocation(str(self.old), str(self.new), Rules(self.roots), self.ledger)
+
+    def add(self, name: str, **entry: object) -> LedgerEntry:
+        """A picture that is at the new place, and known at the old one."""
+        path = self.new / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+        now = Signature.of(os.lstat(path))
+        # Another disk: all is different but size and time.
+        known = Signature(now.device + 1, now.inode + 1, now.size, now.mtime_ns, now.ctime_ns - 1)
+        made = LedgerEntry(str(self.old / name), known, PictureState.INDEXED, f"id of {name}", "hash")
+        self.ledger.put([made])
+        return made
+
+    def bring_over(self) -> int:
+        return self.relocation.bring_over(lambda page: self.ledger.put(page.values(), forget=page))
+
+    def known(self) -> list[str]:
+        return [entry.path for entry in self.ledger.under("/")]
+
+
+@pytest.fixture
+def world(tmp_path: Path):
+    world = World(tmp_path)
+    yield world
+    world.ledger.close()
+
+
+def test_a_file_that_is_the_same_by_size_and_time_is_known_as_it_is_now(world: World) -> None:
+    world.add("a/b.jpg")
+    assert world.bring_over() == 1
+    (entry,) = world.ledger.under("/")
+    assert entry.path == str(world.new / "a" / "b.jpg")
+    assert entry.signature == Signature.of(os.lstat(entry.path))
+    assert (entry.state, entry.id, entry.content_hash) == (PictureState.INDEXED, "id of a/b.jpg", "hash")
+
+
+@pytest.mark.parametrize("change", ["time", "size", "gone"])
+def test_a_file_that_is_another_keeps_the_signature_that_a_scan_will_doubt(world: World, change: str) -> None:
+    made = world.add("a.jpg")
+    path = world.new / "a.jpg"
+    if change == "time":
+        os.utime(path, (1, 1))
+    elif change == "size":
+        path.write_bytes(b"longer")
+    else:
+        path.unlink()
+    world.bring_over()
+    (entry,) = world.ledger.under("/")
+    assert (entry.path, entry.signature) == (str(path), made.signature)
+
+
+def test_more_than_a_page_of_them(world: World) -> None:
+    made = world.add("a.jpg")
+    names = [f"{number}\n'é\udcff.jpg" for number in range(2 * PAGE)]
+    world.ledger.put(
+        [LedgerEntry(f"{world.old}/{name}", made.signature, PictureState.FAILED) for name in names]
+    )
+    assert world.bring_over() == 2 * PAGE + 1
+    assert set(world.known()) == {f"{world.new}/{name}" for name in [*names, "a.jpg"]}
+
+
+def test_a_root_nested_in_the_old_one_stays_with_what_belongs_to_it(world: World) -> None:
+    world.add("a.jpg")
+    nested = world.add("nested/b.jpg")
+    world.roots.append(str(world.old / "nested"))
+    identity = PlaceIdentity(1, 2, 3)
+    for place in (world.old, world.old / "nested", world.old / "usb"):
+        world.ledger.remember_root(str(place), identity)
+    world.bring_over()
+    assert world.known() == sorted([str(world.new / "a.jpg"), nested.path])
+    assert world.ledger.root_seen(str(world.old)) is None
+    assert world.ledger.root_seen(str(world.old / "nested")) == identity
+    assert world.ledger.root_seen(str(world.new)) is None
+    assert world.ledger.root_seen(str(world.new / "usb")) == identity
+
+
+def test_a_place_where_the_pictures_are_is_taken(world: World) -> None:
+    for number in range(5):
+        world.add(f"{number}.jpg")
+    for number in range(2):
+        (world.new / f"{number}.jpg").unlink()
+    world.relocation.check()
+
+
+def test_a_place_where_they_are_not_is_refused(world: World) -> None:
+    for number in range(5):
+        world.add(f"{number}.jpg")
+    for number in range(3):
+        (world.new / f"{number}.jpg").unlink()
+    with pytest.raises(ImagedbError, match=r"of 5 pictures of .*, 2 were found there"):
+        world.relocation.check()
+
+
+def test_a_folder_that_is_no_root_is_refused(world: World) -> None:
+    world.roots = [str(world.new)]
+    with pytest.raises(NothingMatchedError, match="not among the watched folders"):
+        world.relocation.check()
+
+
+def test_a_place_that_is_in_the_index_is_refused(world: World) -> None:
+    made = world.add("a.jpg")
+    world.ledger.put([LedgerEntry(str(world.new / "a.jpg"), made.signature, PictureState.INDEXED)])
+    with pytest.raises(ImagedbError, match="in the index already"):
+        world.relocation.check()

@@ -17,6 +17,7 @@ from imagedbd.rules import is_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from collections.abc import Set as AbstractSet
 
     from imagedbd.change_queue import ChangeQueue
     from imagedbd.datatypes import LedgerEntry
@@ -32,6 +33,10 @@ _RETRY_S = 30.0
 """How long to wait after a scan that the ledger made fail, e.g. because the disk is full."""
 
 
+_MASS = 100
+"""More pictures than so, and more than half of a folder's, are not gone just because one scan missed them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScanReport:
     """What one scan found.
@@ -39,6 +44,7 @@ class ScanReport:
     :param seen: files that are to be indexed.
     :param changed: those of them that are new or changed, and so are in the queue now.
     :param missing: known files that are not there, or not to be indexed, any more; also in the queue.
+    :param suspected: known files as well that are not there, but too many at once: a second scan decides.
     :param skipped: files with a picture's name that the rules leave out.
     :param unreadable: path → reason; nothing at or below such a path counts as missing.
     :param offline: root or mount point → reason; nothing in it counts as missing.
@@ -48,10 +54,34 @@ class ScanReport:
     seen: int
     changed: int
     missing: int
+    suspected: int
     skipped: int
     unreadable: dict[str, str]
     offline: dict[str, str]
     took_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspicion:
+    """Pictures that vanished in great numbers, and of which no event told.
+
+    :param ticket: requests from this one on are served when the suspicion is settled.
+    :param due: on the monotonic clock: when to look again.
+    """
+
+    folder: str
+    paths: frozenset[str]
+    ticket: int
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What the thread does next; requests up to the ticket are served by it."""
+
+    ticket: int
+    folders: list[str]
+    suspicions: list[_Suspicion]
 
 
 class Scanner:
@@ -59,6 +89,7 @@ class Scanner:
 
     :param settle_s: a file that changed less than this many seconds ago is queued as unsettled.
     :param rescan_s: seconds from one scan of everything to the next.
+    :param confirm_s: seconds from a scan that misses a great many pictures to the one that decides.
     :param wall_clock: POSIX seconds, what file times are compared with.
     """
 
@@ -70,6 +101,7 @@ class Scanner:
         *,
         settle_s: float = 1.0,
         rescan_s: float = 3600.0,
+        confirm_s: float = 3.0,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._rules = rules
@@ -77,13 +109,16 @@ class Scanner:
         self._queue = queue
         self._settle_s = settle_s
         self._rescan_s = rescan_s
+        self._confirm_s = confirm_s
         self._wall_clock = wall_clock
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._requested: set[str] = set()
         self._ticket = 0
+        self._taken = 0
         self._scanned = 0
+        self._suspicions: list[_Suspicion] = []
         self._next_full: float | None = None
         self._scan_lock = threading.Lock()
         self._scanning: str | None = None
@@ -127,8 +162,8 @@ class Scanner:
         :returns: False on a time-out, and when the scanner is stopped first.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping.is_set() or self._scanned >= ticket, timeout)
-            return self._scanned >= ticket
+            self._changed.wait_for(lambda: self._stopping.is_set() or self._served() >= ticket, timeout)
+            return self._served() >= ticket
 
     def scan(self, folder: str = EVERYTHING) -> ScanReport:
         """Scan this folder with all below, here and now.
@@ -136,12 +171,38 @@ class Scanner:
         :raises StoreError: the ledger cannot be used; what was found so far is queued.
         :raises ScanStoppedError: :meth:`stop` was called.
         """
+        return self._scan(folder, self._taken)
+
+    def _scan(self, folder: str, ticket: int, confirming: _Suspicion | None = None) -> ScanReport:
+        """:param confirming: what it suspected and is still missing, is missing."""
         with self._scan_lock:
-            scan = _Scan(self._rules, self._ledger, self._queue, self._is_settled, self._stopping)
+            with self._changed:
+                others = [s.paths for s in self._suspicions if s is not confirming]
+            scan = _Scan(
+                self._rules,
+                self._ledger,
+                self._queue,
+                self._is_settled,
+                self._stopping,
+                suspects=frozenset().union(*others),
+                confirmed=confirming.paths if confirming else frozenset(),
+            )
             report = scan.run(folder)
             kept = {p: reason for p, reason in self._unreadable.items() if not is_within(p, folder)}
             self._unreadable = kept | report.unreadable
+            self._settle(confirming, scan.suspected, ticket)
         return report
+
+    def _settle(
+        self, confirmed: _Suspicion | None, suspected: dict[str, frozenset[str]], ticket: int
+    ) -> None:
+        due = time.monotonic() + self._confirm_s
+        for folder, paths in suspected.items():
+            _log.warning("%d pictures in %s have vanished at once; a second scan decides", len(paths), folder)
+        with self._changed:
+            new = [_Suspicion(folder, paths, ticket, due) for folder, paths in suspected.items()]
+            self._suspicions = [*(s for s in self._suspicions if s is not confirmed), *new]
+            self._changed.notify_all()
 
     def roots_status(self) -> list[RootStatus]:
         """Each root as it stands now. Looks at the disk, a few system calls a root."""
@@ -155,6 +216,10 @@ class Scanner:
         scanning = self._scanning
         if scanning is not None and (is_within(root, scanning) or is_within(scanning, root)):
             return RootStatus(root, RootState.SCANNING, indexed)
+        vanished = sum(len(s.paths) for s in self._suspicions if self._rules.root_of(s.folder) == root)
+        if vanished:
+            reason = f"{vanished} pictures have vanished at once; a second look decides."
+            return RootStatus(root, RootState.SCANNING, indexed, reason)
         unreadable = [p for p in self._unreadable if self._rules.root_of(p) == root]
         if unreadable:
             first = unreadable[0]
@@ -177,41 +242,48 @@ class Scanner:
     # The thread.
 
     def _run(self) -> None:
-        while (work := self._next_work()) is not None:
-            ticket, folders = work
+        while (work := self._next_round()) is not None:
             try:
-                self._scan_all(folders)
+                self._scan_all(work)
             except ScanStoppedError:
                 return
             except Exception:  # noqa: BLE001 - without this thread nothing would ever be put right again
                 _log.exception("a scan failed; it is tried again in %.0f s", _RETRY_S)
-                self._give_back(folders)
+                self._give_back(work.folders)
                 self._stopping.wait(_RETRY_S)
             else:
-                self._finish(ticket)
+                self._finish(work.ticket)
 
-    def _scan_all(self, folders: list[str]) -> None:
+    def _scan_all(self, work: _Round) -> None:
         try:
-            for folder in folders:
+            for suspicion in work.suspicions:
+                self._scanning = suspicion.folder
+                # Whatever it suspects anew concerns none of the requests that are served already.
+                self._scan(suspicion.folder, self._scanned + 1, suspicion)
+            for folder in work.folders:
                 self._scanning = folder
-                self.scan(folder)
+                self._scan(folder, work.ticket)
         finally:
             self._scanning = None
 
-    def _next_work(self) -> tuple[int, list[str]] | None:
-        """Wait for requests or for the next full scan; ``None`` when it is time to stop."""
+    def _next_round(self) -> _Round | None:
+        """Wait for something to do; ``None`` when it is time to stop."""
         with self._changed:
             while not self._stopping.is_set():
                 now = time.monotonic()
                 if self._next_full is not None and now >= self._next_full:
                     self._requested.add(EVERYTHING)
-                if self._requested:
+                suspicions = [s for s in self._suspicions if s.due <= now]
+                if self._requested or suspicions:
                     folders = _outermost(self._requested)
                     self._requested.clear()
                     if EVERYTHING in folders:
                         self._next_full = now + self._rescan_s
-                    return self._ticket, folders
-                self._changed.wait(None if self._next_full is None else self._next_full - now)
+                    self._taken = self._ticket
+                    return _Round(self._ticket, folders, suspicions)
+                times = [s.due for s in self._suspicions]
+                times += [] if self._next_full is None else [self._next_full]
+                self._changed.wait(min(times) - now if times else None)
             return None
 
     def _give_back(self, folders: Iterable[str]) -> None:
@@ -223,6 +295,10 @@ class Scanner:
             self._scanned = ticket
             self._changed.notify_all()
 
+    def _served(self) -> int:
+        """The last ticket of which all is known; the lock is held."""
+        return min([self._scanned, *(s.ticket - 1 for s in self._suspicions)])
+
 
 class ScanStoppedError(Exception):
     """The scanner is told to stop in the middle of a scan."""
@@ -230,13 +306,21 @@ class ScanStoppedError(Exception):
 
 @dataclass(slots=True)
 class _Scan:
-    """One scan while it goes on. What is missing is queued last, when the root is known to have stayed."""
+    """One scan while it goes on. What is missing is queued last, when the root is known to have stayed.
+
+    :param suspects: files of which another scan is to decide whether they are missing.
+    :param confirmed: files that were missing some time ago already.
+    :param suspected: by folder: what is missing here, and too much of it at once.
+    """
 
     rules: Rules
     ledger: Ledger
     queue: ChangeQueue
     is_settled: Callable[[Signature], bool]
     stopping: threading.Event
+    suspects: AbstractSet[str] = frozenset()
+    confirmed: AbstractSet[str] = frozenset()
+    suspected: dict[str, frozenset[str]] = field(default_factory=dict)
     guard: RootGuard = field(init=False)
     seen: int = 0
     changed: int = 0
@@ -262,6 +346,7 @@ class _Scan:
             self.seen,
             self.changed,
             self.missing,
+            sum(map(len, self.suspected.values())),
             self.skipped,
             self.unreadable,
             self.offline,
@@ -279,7 +364,7 @@ class _Scan:
         missing += self._known_in_unvisited_folders(root, top, visited)
         self._check_mounts(root)
         if not self._is_offline(root):
-            self._report_missing(path for path in missing if not self._is_out_of_reach(path))
+            self._judge_missing(top, [path for path in missing if not self._is_out_of_reach(path)])
         self._have_looked_at_again(top)
 
     def _have_looked_at_again(self, top: str) -> None:
@@ -400,6 +485,28 @@ class _Scan:
             for path in self.ledger.in_folder(known_folder)
         ]
 
+    def _judge_missing(self, top: str, missing: list[str]) -> None:
+        """Believe what is missing, but for a mass of pictures of which this scan alone says so."""
+        # What is queued was heard of, one by one.
+        alone = {
+            p for p in missing if p not in self.suspects and p not in self.confirmed and p not in self.queue
+        }
+        if self._is_a_mass(top, len(alone), len(missing)):
+            self.suspected[top] = frozenset(alone)
+        else:
+            alone.clear()
+        self._report_missing(p for p in missing if p not in self.suspects and p not in alone)
+
+    def _is_a_mass(self, top: str, alone: int, missing: int) -> bool:
+        if alone <= _MASS:
+            return False
+        nested = _outermost(self.rules.nested_roots(top))
+        known = self._count_known(top) - sum(map(self._count_known, nested))
+        return 2 * alone > known - missing + alone
+
+    def _count_known(self, folder: str) -> int:
+        return sum(self.ledger.counts(folder).values())
+
     def _report_missing(self, paths: Iterable[str]) -> None:
         """Queue these at once: only the indexer, which looks again, forgets a file."""
         for path in paths:
@@ -419,7 +526,8 @@ def _is_mount_point(path: str) -> bool:
 def _outermost(folders: Iterable[str]) -> list[str]:
     """These folders without those that lie in others of them."""
     kept: list[str] = []
-    for folder in sorted(folders):
-        if not any(is_within(folder, other) for other in kept):
+    # With their slash, folders stand right behind the one that they lie in.
+    for folder in sorted(folders, key=lambda path: path.rstrip("/") + "/"):
+        if not kept or not is_within(folder, kept[-1]):
             kept.append(folder)
     return kept

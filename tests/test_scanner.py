@@ -546,3 +546,97 @@ class TestTheThread:
         stopper.join(FOREVER)
         assert not stopper.is_alive()
         assert world.queued() == set()
+
+
+class TestMassDisappearance:
+    """More than a hundred pictures, and more than half of them, that one scan misses and no event told of."""
+
+    def indexed(self, world: World, count: int = 150, folder: str = "lot") -> set[str]:
+        return {world.add_indexed(f"{folder}/{number}.jpg") for number in range(count)}
+
+    def run_thread(self, world: World) -> None:
+        world.scanner = Scanner(world.rules, world.ledger, world.queue, settle_s=0, confirm_s=0.3)
+        world.scanner.start()
+        assert world.scanner.wait_scanned(1, FOREVER)
+
+    def test_one_scan_alone_is_not_believed(self, world):
+        self.indexed(world)
+        world.add_indexed("keep.jpg")
+        shutil.rmtree(world.root / "lot")
+        report = world.scan()
+        assert (report.missing, report.suspected) == (0, 150)
+        (status,) = world.scanner.roots_status()
+        assert (status.state, status.indexed) == (RootState.SCANNING, 151)
+        assert "150 pictures have vanished at once" in status.reason
+        assert world.scanned() == set()
+
+    def test_a_second_scan_is_and_who_waits_for_a_scan_waits_for_it(self, world):
+        lot = self.indexed(world)
+        world.add_indexed("keep.jpg")
+        self.run_thread(world)
+        shutil.rmtree(world.root / "lot")
+        assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
+        assert world.queued() == lot
+        assert world.scanner.roots_status()[0].state is RootState.ONLINE
+
+    def test_what_is_back_by_then_was_never_gone(self, world):
+        lot = self.indexed(world)
+        world.add_indexed("keep.jpg")
+        self.run_thread(world)
+        os.rename(world.root / "lot", world.base / "away")
+        ticket = world.scanner.request(f"{world.root}/lot")
+        while world.scanner.roots_status()[0].reason is None:
+            assert not world.scanner.wait_scanned(ticket, 0.01)
+        os.rename(world.base / "away", world.root / "lot")
+        os.unlink(min(lot))
+        assert world.scanner.wait_scanned(ticket, FOREVER)
+        assert world.queued() == {min(lot)}
+
+    def test_what_else_is_missing_by_then_is_judged_anew(self, world):
+        lot, more = self.indexed(world), self.indexed(world, 110, "more")
+        self.run_thread(world)
+        shutil.rmtree(world.root / "lot")
+        ticket = world.scanner.request()
+        while world.scanner.roots_status()[0].reason is None:
+            assert not world.scanner.wait_scanned(ticket, 0.01)
+        shutil.rmtree(world.root / "more")
+        (world.root / "stays").mkdir()
+        assert world.scanner.wait_scanned(ticket, FOREVER)
+        assert world.queued() == lot
+        world.ledger.forget(lot)
+        assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
+        assert world.queued() == more
+
+    def test_a_hundred_are_believed_at_once(self, world):
+        lot = self.indexed(world, 100)
+        world.add_indexed("keep.jpg")
+        shutil.rmtree(world.root / "lot")
+        assert world.scanned() == lot
+
+    def test_half_of_a_folder_is_believed_at_once(self, world):
+        lot, _ = self.indexed(world, 101), self.indexed(world, 101, "others")
+        shutil.rmtree(world.root / "lot")
+        assert world.scanned() == lot
+
+    def test_pictures_that_events_told_of_are_believed_at_once(self, world):
+        lot = self.indexed(world)
+        world.add_indexed("keep.jpg")
+        shutil.rmtree(world.root / "lot")
+        for path in lot:
+            world.queue.put(path)
+        report = world.scan()
+        assert (report.missing, report.suspected) == (150, 0)
+        assert world.queued() == lot
+
+    def test_a_root_that_the_user_removed_is_believed_at_once(self, world):
+        lot = self.indexed(world)
+        world.use(Rules([]))
+        assert world.scanned() == lot
+
+    def test_what_a_nested_root_holds_does_not_count(self, world):
+        self.indexed(world, 500, "nested")
+        self.indexed(world)
+        world.add_indexed("keep.jpg")
+        world.use(Rules([str(world.root), str(world.root / "nested")]))
+        shutil.rmtree(world.root / "lot")
+        assert world.scan().suspected == 150

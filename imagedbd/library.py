@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from imagedbd.config import Settings
     from imagedbd.datatypes import LedgerEntry, ModelInfo, RootStatus, Store
     from imagedbd.switcher import Accepted
+    from imagedbd.watcher import WatchStatus
 
 log = logging.getLogger(__name__)
 
@@ -585,16 +586,9 @@ class Library:
         )
 
     def _roots_status(self) -> list[RootStatus]:
-        """What the scanner says of each root, or of one that is in order, what its watch lacks."""
+        """What the scanner says of each root, and of one that is there, what its watch lacks."""
         watches = {watch.root: watch for watch in self._watcher.status()}
-        return [
-            replace(root, state=RootState.DEGRADED, reason=watch.reason)
-            if root.state is RootState.ONLINE
-            and (watch := watches.get(root.path))
-            and watch.state is RootState.DEGRADED
-            else root
-            for root in self._scanner.roots_status()
-        ]
+        return [_with_watch(root, watches.get(root.path)) for root in self._scanner.roots_status()]
 
     def _may_forget(self, path: str) -> bool:
         # A start without any root is a slip more likely than a wish to forget everything.
@@ -700,6 +694,14 @@ def open_generation(
         options=settings.storage_options if generation.is_remote else None,
         on_doubt=on_doubt,
     )
+
+
+def _with_watch(root: RootStatus, watch: WatchStatus | None) -> RootStatus:
+    there = root.state in {RootState.ONLINE, RootState.DEGRADED}
+    if not there or watch is None or watch.state is not RootState.DEGRADED:
+        return root
+    reasons = [reason for reason in (root.reason, watch.reason) if reason]
+    return replace(root, state=RootState.DEGRADED, reason=" ".join(reasons))
 
 
 def _checked_model(spec: str) -> str:

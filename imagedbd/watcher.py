@@ -6,14 +6,15 @@ import contextlib
 import errno
 import logging
 import os
-import re
 import select
 import stat as stat_module
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import RootState
+from imagedbd.mounts import MOUNTINFO, mount_of, read_mounts
 from imagedbd.rules import is_within
 from imagedbd.tree_watch import TreeWatch
 
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imagedbd.change_queue import ChangeQueue
+    from imagedbd.mounts import Mount
     from imagedbd.rules import Rules
 
 _log = logging.getLogger(__name__)
 
 _REST_S = 1.0
 """Between two rounds of checks that found something: a storm of events must not become one of walks."""
+
+_MANY_FOLDERS = 100
+"""A root with more folders than so that are not watched is scanned whole."""
 
 _MAX_WATCHES = "fs.inotify.max_user_watches"
 _MAX_INSTANCES = "fs.inotify.max_user_instances"
@@ -36,7 +41,7 @@ _MAX_INSTANCES = "fs.inotify.max_user_instances"
 class WatchStatus:
     """How well one root is watched.
 
-    :param state: online; degraded (some folders only scanned now and then); offline (not there).
+    :param state: online; degraded (something is only scanned every few minutes); offline (not there).
     :param folders: how many are watched.
     :param unwatched: how many should be and cannot.
     :param reason: a sentence, with what helps.
@@ -55,10 +60,13 @@ class Watcher:
     A thread of its own looks after the watches, for watchdog would not tell: every few seconds, at once
     when one is lost, and whenever something is mounted. A watch that may have missed something is
     replaced, the new one armed first, and then its root is doubted: a scan after that misses nothing.
+    What events cannot cover is doubted on a timer: folders beyond the watch limit, folders that may not be
+    read, and file systems that other machines or programs write to as well.
 
     :param on_doubt: called with a folder in which anything may have happened, and with what was heard;
         in a thread of the watcher's, so it must be quick.
     :param check_s: seconds between two looks at the watches.
+    :param poll_s: seconds from one doubt of what events cannot cover to the next.
     """
 
     def __init__(
@@ -68,11 +76,14 @@ class Watcher:
         on_doubt: Callable[[str, str], None],
         *,
         check_s: float = 10.0,
+        poll_s: float = 300.0,
     ) -> None:
         self._rules = rules
         self._queue = queue
         self._on_doubt = on_doubt
         self._check_s = check_s
+        self._poll_s = poll_s
+        self._next_poll = time.monotonic() + poll_s
         self._roots: tuple[_RootWatch, ...] = ()
         self._restarts = 0
         # Held while watches are made and replaced, which takes a walk through the tree.
@@ -133,9 +144,22 @@ class Watcher:
 
     def _look_after(self) -> None:
         while not self._stopping.is_set():
-            self._alarm.wait(self._check_s)
-            if not self._stopping.is_set() and self._check_all():
+            self._alarm.wait(min(self._check_s, self._poll_s))
+            if self._stopping.is_set():
+                return
+            replaced = self._check_all()
+            self._poll_if_due()
+            if replaced:
                 self._stopping.wait(_REST_S)
+
+    def _poll_if_due(self) -> None:
+        now = time.monotonic()
+        if now < self._next_poll:
+            return
+        self._next_poll = now + self._poll_s
+        for root in self._roots:
+            for folder in root.uncovered():
+                self._on_doubt(folder, "events do not tell of every change there")
 
     def _check_all(self) -> bool:
         """Replace the watches that need it; True if there were any."""
@@ -171,6 +195,7 @@ class _RootWatch:
         self._error: OSError | None = None
         self._folder: tuple[int, int] | None = None
         self._mounts: frozenset[str] = frozenset()
+        self._shared: tuple[Mount, ...] = ()
         self._limit = 0
 
     def arm(self) -> bool:
@@ -178,7 +203,9 @@ class _RootWatch:
         former = self._tree
         # Noted before the walk: what changes during it differs at the next check.
         self._folder = _identity(self.path)
-        self._mounts = _mounts_below(self.path)
+        mounts = read_mounts()
+        self._mounts = _lines_below(self.path, mounts)
+        self._shared = self._shared_among(mounts)
         self._limit = _limit(_MAX_WATCHES)
         try:
             self._tree, self._error = self._new_tree(), None
@@ -187,6 +214,15 @@ class _RootWatch:
         if former is not None:
             former.stop()
         return self._tree is not None
+
+    def _shared_among(self, mounts: list[Mount]) -> tuple[Mount, ...]:
+        """The file systems that hold this root or parts of it, and that others write to as well."""
+        below = [m for m in mounts if is_within(m.place, self.path) and m.place != self.path]
+        ours = [
+            m for m in below if (rules := self._rules.folder(m.place)).root == self.path and rules.verdict.ok
+        ]
+        holding = mount_of(self.path, mounts)
+        return tuple(mount for mount in (*([holding] if holding else []), *ours) if mount.is_shared)
 
     def _new_tree(self) -> TreeWatch:
         """:raises OSError: the root is not there, is no longer itself, or cannot be watched."""
@@ -224,7 +260,7 @@ class _RootWatch:
             return tree.why_lost
         if _identity(self.path) != self._folder:
             return "it is not the folder that it was"
-        if _mounts_below(self.path) != self._mounts:
+        if _lines_below(self.path, read_mounts()) != self._mounts:
             return "file systems were mounted or unmounted"
         if tree.unwatched(errno.ENOSPC) and _limit(_MAX_WATCHES) > self._limit:
             return "more watches are allowed now"
@@ -237,10 +273,19 @@ class _RootWatch:
             state = RootState.DEGRADED if limit_reached else RootState.OFFLINE
             return WatchStatus(self.path, state, 0, 0, _explain_error(error))
         unwatched = tree.unwatched()
-        if not unwatched:
-            return WatchStatus(self.path, RootState.ONLINE, tree.folders, 0)
-        reason = _explain_unwatched(unwatched, len(tree.unwatched(errno.ENOSPC)))
-        return WatchStatus(self.path, RootState.DEGRADED, tree.folders, len(unwatched), reason)
+        reasons = [_explain_shared(self.path, self._shared)] if self._shared else []
+        reasons += [_explain_unwatched(unwatched, len(tree.unwatched(errno.ENOSPC)))] if unwatched else []
+        state = RootState.DEGRADED if reasons else RootState.ONLINE
+        return WatchStatus(self.path, state, tree.folders, len(unwatched), " ".join(reasons) or None)
+
+    def uncovered(self) -> list[str]:
+        """The folders, each with all below, of whose changes events do not tell."""
+        tree = self._tree
+        if tree is None:
+            return [self.path] if self.status().state is RootState.DEGRADED else []
+        shared = [mount.place if is_within(mount.place, self.path) else self.path for mount in self._shared]
+        folders = [*shared, *tree.unwatched()]
+        return folders if len(folders) <= _MANY_FOLDERS else [self.path]
 
 
 class _Alarm:
@@ -252,7 +297,7 @@ class _Alarm:
         self._poll.register(self._event, select.POLLIN)
         self._mounts: int | None = None
         with contextlib.suppress(OSError):
-            self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+            self._mounts = os.open(MOUNTINFO, os.O_RDONLY | os.O_CLOEXEC)
             self._poll.register(self._mounts, select.POLLPRI)
         self._lock = threading.Lock()
         self._closed = False
@@ -286,19 +331,8 @@ def _identity(folder: str) -> tuple[int, int] | None:
     return (stat.st_dev, stat.st_ino) if stat_module.S_ISDIR(stat.st_mode) else None
 
 
-def _mounts_below(folder: str) -> frozenset[str]:
-    """The lines of the mounts at this folder and below, whole: they differ if anything about them does."""
-    try:
-        with open("/proc/self/mountinfo", "rb") as file:
-            lines = os.fsdecode(file.read()).split("\n")
-    except OSError:
-        return frozenset()
-    return frozenset(line for line in lines if line and is_within(_mount_point(line), folder))
-
-
-def _mount_point(line: str) -> str:
-    """The fifth field of a line of ``mountinfo``; blanks and backslashes are octal escapes there."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), line.split(" ")[4])
+def _lines_below(folder: str, mounts: list[Mount]) -> frozenset[str]:
+    return frozenset(mount.line for mount in mounts if is_within(mount.place, folder))
 
 
 def _limit(name: str) -> int:
@@ -319,12 +353,22 @@ def _explain_error(error: OSError | None) -> str:
     return f"It cannot be watched: {error.strerror}."
 
 
+def _explain_shared(root: str, mounts: tuple[Mount, ...]) -> str:
+    first = mounts[0]
+    where = f"{first.place} is" if is_within(first.place, root) and first.place != root else "It lies on"
+    others = f", and so are {len(mounts) - 1} more places in it" if len(mounts) > 1 else ""
+    return (
+        f"{where} a file system of type {first.kind}{others}: what others change there is not heard of,"
+        " and found by a scan every few minutes."
+    )
+
+
 def _explain_unwatched(unwatched: list[str], over_limit: int) -> str:
     if over_limit:
         return _explain_limit("inotify watches", _MAX_WATCHES, over_limit)
     return (
         f"{len(unwatched)} folders cannot be watched, e.g. {unwatched[0]!r};"
-        " they are scanned now and then, if they can be read at all."
+        " they are scanned every few minutes, if they can be read at all."
     )
 
 
@@ -332,6 +376,6 @@ def _explain_limit(what: str, name: str, folders: int) -> str:
     limit = _limit(name)
     enough = max(2 * limit, 1 << (limit + 2 * folders).bit_length())
     return (
-        f"All {limit} {what} that a user may have are taken: {folders} folders are scanned now and then"
-        f" instead of watched. To allow more: sudo sysctl {name}={enough}"
+        f"All {limit} {what} that a user may have are taken: {folders} folders are scanned every few"
+        f" minutes instead of watched. To allow more: sudo sysctl {name}={enough}"
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
+from imagedbd import mounts
 from imagedbd.change_queue import ChangeQueue
 from imagedbd.datatypes import LedgerEntry, PictureState, RootState, Signature
 from imagedbd.ledger import Ledger
@@ -41,11 +42,13 @@ def becomes_true(condition: Callable[[], bool]) -> bool:
 class Listener:
     """A watcher with what it has said so far."""
 
-    def __init__(self, rules: Rules, *, check_s: float = 0.2) -> None:
+    def __init__(self, rules: Rules, *, check_s: float = 0.2, poll_s: float = 300.0) -> None:
         self.queue = ChangeQueue(settle_s=0, settle_max_s=0)
         self.doubts: list[tuple[str, str]] = []
         self.hints: set[str] = set()
-        self.watcher = Watcher(rules, self.queue, lambda *doubt: self.doubts.append(doubt), check_s=check_s)
+        self.watcher = Watcher(
+            rules, self.queue, lambda *doubt: self.doubts.append(doubt), check_s=check_s, poll_s=poll_s
+        )
 
     def heard(self) -> set[str]:
         """Every path that was hinted at up to now."""
@@ -76,8 +79,8 @@ def root(tmp_path: Path) -> Path:
 def listen() -> Iterator[Callable[..., Listener]]:
     started: list[Listener] = []
 
-    def start(*roots: Path, **options: object) -> Listener:
-        listener = Listener(Rules(map(str, roots), **options))
+    def start(*roots: Path, poll_s: float = 300.0, **options: object) -> Listener:
+        listener = Listener(Rules(map(str, roots), **options), poll_s=poll_s)
         listener.watcher.start()
         started.append(listener)
         return listener
@@ -388,6 +391,27 @@ class TestLimits:
         assert listener.doubts_folder(root)
         assert listener.status().state is RootState.ONLINE
 
+    def test_folders_beyond_the_limit_are_doubted_again_and_again(self, root, listen, monkeypatch):
+        for number in range(3):
+            (root / str(number)).mkdir()
+        listener = self.limited(monkeypatch, 3, lambda: listen(root, poll_s=0.1))
+        (unwatched,) = {str(p) for p in root.iterdir()} - set(watched_folders(listener))
+        assert becomes_true(lambda: len(listener.doubts) >= 3)
+        assert {folder for folder, _ in listener.doubts} == {unwatched}
+
+    def test_where_they_are_many_the_root_is_doubted_whole(self, root, listen, monkeypatch):
+        for number in range(150):
+            (root / str(number)).mkdir()
+        listener = self.limited(monkeypatch, 3, lambda: listen(root, poll_s=0.1))
+        assert becomes_true(lambda: len(listener.doubts) >= 3)
+        assert {folder for folder, _ in listener.doubts} == {str(root)}
+
+    def test_what_is_watched_whole_is_never_doubted(self, root, listen):
+        (root / "a").mkdir()
+        listener = listen(root, poll_s=0.05)
+        time.sleep(0.5)
+        assert listener.doubts == []
+
     def limited(self, monkeypatch, watches: int, start: Callable[[], Listener]) -> Listener:
         """As the kernel answers when a user has no more than so many watches."""
         import ctypes
@@ -426,6 +450,55 @@ class TestLimits:
         command = [*unshare, sys.executable, "-c", program, str(root)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.stdout == "degraded 5 6\n", done.stderr
+
+
+def watched_folders(listener: Listener) -> list[str]:
+    (root,) = listener.watcher._roots
+    assert root._tree is not None
+    return list(root._tree._descriptor_of)
+
+
+class TestSharedFileSystems:
+    """A tmpfs stands for a share: its type is taken for one of those that others write to."""
+
+    @pytest.fixture
+    def mount(self, monkeypatch) -> Iterator[Callable[[Path], None]]:
+        monkeypatch.setattr(mounts, "_SHARED", frozenset({"tmpfs"}))
+        mounted: list[Path] = []
+
+        def mount(folder: Path) -> None:
+            folder.mkdir(exist_ok=True)
+            command = ["mount", "-t", "tmpfs", "imagedbd-test", str(folder)]
+            if subprocess.run(command, capture_output=True, check=False).returncode:
+                pytest.skip("mounting takes root")
+            mounted.append(folder)
+
+        yield mount
+        for folder in reversed(mounted):
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+    def test_a_root_on_one_is_degraded_and_doubted_again_and_again(self, root, listen, mount):
+        mount(root)
+        (root / "a").mkdir()
+        listener = listen(root / "a", poll_s=0.1)
+        assert listener.status().state is RootState.DEGRADED
+        assert "It lies on a file system of type tmpfs:" in listener.status().reason
+        assert becomes_true(lambda: len(listener.doubts) >= 3)
+        assert {folder for folder, _ in listener.doubts} == {str(root / "a")}
+        (root / "a" / "local.jpg").touch()
+        assert listener.hears_of(root / "a" / "local.jpg")
+
+    def test_one_below_a_root_is_doubted_alone(self, root, listen, mount):
+        listener = listen(root, poll_s=0.1)
+        assert listener.status().state is RootState.ONLINE
+        mount(root / "with space")
+        assert becomes_true(lambda: listener.status().state is RootState.DEGRADED)
+        assert f"{root}/with space is a file system of type tmpfs" in listener.status().reason
+        assert becomes_true(lambda: [f for f, _ in listener.doubts].count(f"{root}/with space") >= 3)
+
+    def test_one_that_the_rules_leave_out_matters_to_nobody(self, root, listen, mount):
+        mount(root / "skipped")
+        assert listen(root, ignore_globs=["skipped/"]).status().state is RootState.ONLINE
 
 
 class Index:

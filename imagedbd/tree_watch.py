@@ -126,6 +126,7 @@ class TreeWatch:
         self._path_of: dict[WatchDescriptor, str] = {}
         self._descriptor_of: dict[str, WatchDescriptor] = {}
         self._unwatched: dict[str, int] = {}
+        self._unreadable: set[str] = set()
         self._reader = _Reader(self._handle, self._on_reader_failure)
         self._reader.start()
         try:
@@ -255,6 +256,8 @@ class TreeWatch:
                 self._handle_folder(event, path)
             else:
                 self._handle_file(event, path)
+        elif event.is_attrib and folder == self.root:
+            self._handle_permissions(folder)
 
     def _handle_file(self, event: InotifyEvent, path: str) -> None:
         name = os.path.basename(path)
@@ -264,6 +267,8 @@ class TreeWatch:
             self._on_hint(path, event.is_close_write)
 
     def _handle_folder(self, event: InotifyEvent, path: str) -> None:
+        if not event.is_attrib:
+            self._unreadable.discard(path)
         if event.is_moved_from:
             self._unwatch_below(path)
             self._on_doubt(path, "a folder has moved away")
@@ -274,7 +279,18 @@ class TreeWatch:
         elif event.is_create or event.is_moved_to:
             if self._watch_tree(path):
                 self._on_doubt(path, "a folder has come")
-        elif event.is_attrib and path in self._unwatched and self._watch_tree(path):
+        elif event.is_attrib:
+            self._handle_permissions(path)
+
+    def _handle_permissions(self, path: str) -> None:
+        """A watch goes on in a folder that may no longer be read, but nobody can look at what it tells of."""
+        was_unreadable = path in self._unreadable or path in self._unwatched
+        is_unreadable = not os.access(path, os.R_OK | os.X_OK, effective_ids=True)
+        if is_unreadable:
+            self._unreadable.add(path)
+        else:
+            self._unreadable.discard(path)
+        if was_unreadable != is_unreadable and self._watch_tree(path):
             self._on_doubt(path, "a folder's permissions have changed")
 
     def _on_reader_failure(self, error: Exception) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,6 +159,18 @@ class TestFindingChanges:
             assert world.scanned() == {path}
             world.enter(path)
         assert world.scanned() == set()
+
+    def test_a_clock_that_jumps_neither_hides_a_file_nor_shows_one_twice(self, world):
+        jumps = iter([0.0, 1e9, -1e9, 4e9, 0.0, -4e9])
+        now = time.time()
+        for number, jump in enumerate(jumps):
+            world.scanner = Scanner(
+                world.rules, world.ledger, world.queue, settle_s=1, wall_clock=lambda jump=jump: now + jump
+            )
+            path = world.add(f"{number}.jpg")
+            assert world.scanned() == {path}
+            world.enter(path)
+            assert world.scanned() == set()
 
     def test_a_scan_of_a_folder_leaves_the_others_alone(self, world):
         inside = world.add("a/b/c.jpg")

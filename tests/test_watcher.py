@@ -368,6 +368,40 @@ class TestLostWatches:
         assert open_things() == before
 
 
+class TestPermissions:
+    @pytest.mark.parametrize("name", ["", "a"])
+    def test_a_folder_that_is_closed_and_opened_again_is_doubted_both_times(self, root, name):
+        """In a process of its own, for which permissions count."""
+        program = (
+            "import os, sys, time\n"
+            "from imagedbd.rules import Rules\n"
+            "from imagedbd.watcher import Watcher\n"
+            "from imagedbd.change_queue import ChangeQueue\n"
+            "root, folder = sys.argv[1:]\n"
+            "doubts, queue = [], ChangeQueue()\n"
+            "watcher = Watcher(Rules([root]), queue, lambda *doubt: doubts.append(doubt), check_s=60)\n"
+            "watcher.start()\n"
+            "for mode, count in ((0o755, 0), (0, 1), (0, 1), (0o700, 2), (0o755, 2)):\n"
+            "    os.chmod(folder, mode)\n"
+            f"    for _ in range({PATIENCE_S:g}):\n"
+            "        time.sleep(0.2)\n"
+            "        if len(doubts) >= count: break\n"
+            "    print(doubts[count:], len(doubts) == count, watcher.status()[0].state)\n"
+            "open(f'{root}/a/new.jpg', 'w').close()\n"
+            "print([c.path == f'{root}/a/new.jpg' for c in queue.take(1, 30)])\n"
+            "watcher.stop()\n"
+        )
+        (root / "a").mkdir()
+        obedient = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+        command = [sys.executable, "-c", program, str(root), str(root / name)]
+        command = [*obedient, *command] if os.geteuid() == 0 else command
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        shut = "[] True degraded\n"
+        assert done.stdout == f"[] True online\n{shut}{shut}[] True online\n[] True online\n[True]\n", (
+            done.stderr
+        )
+
+
 class TestLimits:
     def test_folders_beyond_the_watch_limit_degrade_the_root_and_say_what_helps(
         self, root, listen, monkeypatch

@@ -38,6 +38,13 @@ def shared_machine() -> Iterator[Machine]:
         yield machine
 
 
+@pytest.fixture(scope="class")
+def class_machine() -> Iterator[Machine]:
+    """For a class of tests that follow one another."""
+    with _new_machine() as machine:
+        yield machine
+
+
 @pytest.fixture(scope="module")
 def real_machine(checkpoint: Path) -> Iterator[Machine]:
     """Shared as well, and with torch and OpenCLIP themselves, on the small random model."""

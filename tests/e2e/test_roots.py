@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from machine import program
+from oracle import assert_equal, indexed
 from pictures import save
 
 if TYPE_CHECKING:
@@ -123,3 +127,241 @@ class TestRelocation:
         library.wait()
         assert (library.home / "config.toml").read_text() == settings
         assert len(library.listed()) == 3
+
+
+def embedded(machine: Machine) -> int:
+    total: int = machine.json("status")["embeds_total"]
+    return total
+
+
+def state_of(machine: Machine, root: Path) -> str:
+    states = {row["path"]: row["state"] for row in machine.json("root", "list")}
+    return str(states[str(root)])
+
+
+class TestLife:
+    """One daemon: a root in a root, one that was given by a link, and its own data folder inside of one."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def machine(cls, class_machine: Machine) -> Machine:
+        machine, photos = class_machine, class_machine.photos
+        (machine.home / "link").symlink_to(machine.home / "real")
+        machine.environment["IMAGEDBD_DATA_DIR"] = str(photos / "index")
+        (photos / "index").mkdir(mode=0o700)
+        save(photos / "index" / "none of the user's.jpg", 1)
+        save(photos / "outer.jpg", 2)
+        save(photos / ".hidden" / "nested" / "inner.jpg", 3)
+        save(photos / ".hidden" / "not.jpg", 4)
+        save(machine.home / "real" / "linked.jpg", 5)
+        save(machine.home / "other" / "a.jpg", 6)
+        save(machine.home / "other" / "sub" / "b.jpg", 7)
+        machine.start(
+            roots=[photos, photos / ".hidden" / "nested", machine.home / "link", machine.home / "other"]
+        )
+        return machine
+
+    @pytest.fixture(autouse=True)
+    def equal_before_and_after(self, machine: Machine) -> Iterator[None]:
+        self.assert_equal(machine)
+        yield
+        self.assert_equal(machine)
+
+    def assert_equal(self, machine: Machine) -> None:
+        home, photos = machine.home, machine.photos
+        roots = [photos, photos / ".hidden" / "nested", home / "real", home / "other"]
+        assert_equal(machine, *roots, without=(photos / "index",))
+
+    def test_nested_roots_and_a_data_folder_inside_a_root(self, machine: Machine) -> None:
+        hidden = machine.photos / ".hidden"
+        assert len(machine.listed()) == 5
+        os.rename(machine.photos / "outer.jpg", hidden / "nested" / "was outer.jpg")
+        save(machine.photos / "again.jpg", 8)
+        os.rename(hidden, machine.home / "away")
+        machine.until(lambda: state_of(machine, hidden / "nested") == "offline")
+        os.rename(machine.home / "away", hidden)
+        self.assert_equal(machine)
+        assert embedded(machine) == 6
+
+    def test_the_archive_that_ends_many_a_watcher(self, machine: Machine) -> None:
+        folder, archive = machine.photos / "import", machine.home / "archive"
+        save(folder / "old" / "one.jpg", 20)
+        self.assert_equal(machine)
+        shutil.move(folder, archive)
+        save(folder / "old" / "two.jpg", 21)
+        os.rename(folder, machine.photos / "sorted")
+        shutil.rmtree(archive)
+        save(machine.photos / "sorted" / "old" / "three.jpg", 22)
+        machine.until(lambda: "photos/sorted/old/three.jpg" in machine.listed())
+
+    def test_edits_within_a_tick_that_keep_size_and_time(self, machine: Machine) -> None:
+        picture = save(machine.photos / "same.bmp", 30)
+        self.assert_equal(machine)
+        stat, before = picture.stat(), dict(indexed(machine))[str(picture)]
+        for seed in (31, 32):
+            save(picture, seed)
+            os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert (picture.stat().st_size, picture.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+        machine.until(lambda: dict(indexed(machine))[str(picture)] != before)
+
+    def test_times_before_the_epoch_and_far_in_the_future(self, machine: Machine) -> None:
+        for name, year, seconds in (("1969.jpg", 1969, -10_000_000), ("2100.jpg", 2100, 4_102_500_000)):
+            os.utime(save(machine.photos / name, seconds), (seconds, seconds))
+            machine.until(lambda name=name: f"photos/{name}" in machine.listed())
+            assert machine.json("show", str(machine.photos / name))["mtime"].startswith(str(year))
+        before = embedded(machine)
+        self.assert_equal(machine)
+        assert embedded(machine) == before
+
+    def test_a_root_that_is_renamed_and_comes_back_changed(self, machine: Machine) -> None:
+        other, away, before = machine.home / "other", machine.home / "away", embedded(machine)
+        known = indexed(machine)
+        os.rename(other, away)
+        machine.until(lambda: state_of(machine, other) == "offline")
+        save(away / "new.jpg", 40)
+        os.remove(away / "sub" / "b.jpg")
+        machine.run("scan")
+        machine.wait()
+        assert indexed(machine) == known
+        os.rename(away, other)
+        self.assert_equal(machine)
+        assert embedded(machine) == before + 1
+
+    def test_a_root_that_is_deleted_and_made_again(self, machine: Machine) -> None:
+        other = machine.home / "other"
+        content = (other / "a.jpg").read_bytes()
+        before = embedded(machine)
+        shutil.rmtree(other)
+        machine.until(lambda: state_of(machine, other) == "offline")
+        other.mkdir()
+        (other / "the same.jpg").write_bytes(content)
+        save(other / "another.jpg", 50)
+        self.assert_equal(machine)
+        assert embedded(machine) == before + 1
+
+    def test_a_root_that_was_given_by_a_link(self, machine: Machine) -> None:
+        save(machine.home / "real" / "sub" / "new.jpg", 60)
+        machine.until(lambda: "real/sub/new.jpg" in machine.listed())
+        (machine.home / "link").unlink()
+        (machine.home / "link").symlink_to(machine.home / "other")
+        save(machine.home / "link" / "by the link.jpg", 61)
+        machine.until(lambda: "other/by the link.jpg" in machine.listed())
+
+
+class TestMounts:
+    """The daemon has mounts of its own, and this test reaches them by way of its process."""
+
+    @pytest.fixture
+    def mounted(self, machine: Machine) -> Machine:
+        """A disk with three pictures, mounted at the root ``photos``; and one picture on another root."""
+        if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+            pytest.skip("mounting takes root")
+        disk, elsewhere = machine.home / "disk", machine.home / "elsewhere"
+        disk.mkdir()
+        save(elsewhere / "stays.jpg", 9)
+        script = (
+            f'mount -t tmpfs imagedbd-test {disk} && mount --bind {disk} {machine.photos} && exec "$0" "$@"'
+        )
+        machine.start(
+            instead=["unshare", "--mount", "sh", "-c", script, program("imagedbd")],
+            roots=[machine.photos, elsewhere],
+        )
+        view = self.view(machine)
+        save(view / machine.photos.relative_to("/") / "one.jpg", 1)
+        save(view / machine.photos.relative_to("/") / "trip" / "two.png", 2)
+        save(view / machine.photos.relative_to("/") / "trip" / "three.webp", 3)
+        self.assert_equal(machine)
+        assert embedded(machine) == 4
+        return machine
+
+    def view(self, machine: Machine) -> Path:
+        assert machine.process is not None
+        return Path(f"/proc/{machine.process.pid}/root")
+
+    def inside(self, machine: Machine, *command: str) -> None:
+        assert machine.process is not None
+        subprocess.run(["nsenter", "--mount", "--target", str(machine.process.pid), *command], check=True)
+
+    def assert_equal(self, machine: Machine) -> None:
+        assert_equal(machine, machine.photos, machine.home / "elsewhere", seen_from=self.view(machine))
+
+    def test_a_disk_that_is_unmounted_loses_nothing_and_comes_back_for_nothing(
+        self, mounted: Machine
+    ) -> None:
+        photos, known = mounted.photos, indexed(mounted)
+        self.inside(mounted, "umount", str(photos))
+        mounted.until(lambda: state_of(mounted, photos) == "offline")
+        save(mounted.home / "elsewhere" / "meanwhile.jpg", 5)
+        mounted.until(lambda: "elsewhere/meanwhile.jpg" in mounted.listed())
+        assert set(indexed(mounted)) > set(known)
+        # Another, empty disk at the same place.
+        self.inside(mounted, "mount", "-t", "tmpfs", "imagedbd-test", str(photos))
+        mounted.run("scan")
+        mounted.wait()
+        assert state_of(mounted, photos) == "offline"
+        assert set(indexed(mounted)) > set(known)
+        self.inside(mounted, "umount", str(photos))
+        disk = self.view(mounted) / mounted.home.relative_to("/") / "disk"
+        os.rename(disk / "one.jpg", disk / "trip" / "one.jpg")
+        self.inside(mounted, "mount", "--bind", str(mounted.home / "disk"), str(photos))
+        mounted.until(lambda: state_of(mounted, photos) != "offline")
+        mounted.until(lambda: "photos/trip/one.jpg" in mounted.listed())
+        self.assert_equal(mounted)
+        assert embedded(mounted) == 5
+
+    def test_a_disk_below_a_root_is_one_too(self, mounted: Machine) -> None:
+        stick = mounted.home / "elsewhere" / "stick"
+        stick.mkdir()
+        self.inside(mounted, "mount", "--bind", str(mounted.home / "disk"), str(stick))
+        mounted.until(lambda: "elsewhere/stick/trip/two.png" in mounted.listed())
+        self.assert_equal(mounted)
+        known = indexed(mounted)
+        self.inside(mounted, "umount", str(stick))
+        mounted.run("scan")
+        mounted.wait()
+        assert indexed(mounted) == known
+        self.inside(mounted, "mount", "--bind", str(mounted.home / "disk"), str(stick))
+        self.assert_equal(mounted)
+        assert embedded(mounted) == 4
+
+
+def test_folders_over_the_watch_limit_are_told_and_scanned(machine: Machine) -> None:
+    unshare = ["unshare", "--user", "--map-root-user"]
+    limit = "/proc/sys/user/max_inotify_watches"
+    script = f'echo 5 > {limit} && exec "$0" "$@"'
+    if subprocess.run(
+        [*unshare, "sh", "-c", f"echo 5 > {limit}"], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("needs a user namespace of its own")
+    for number in range(10):
+        save(machine.photos / str(number) / "a.jpg", number)
+    machine.start(instead=[*unshare, "sh", "-c", script, program("imagedbd")])
+    assert_equal(machine, machine.photos)
+    (root,) = machine.json("status")["roots"]
+    assert root["state"] == "degraded"
+    assert "6 folders are scanned every few minutes" in root["reason"]
+    assert "sudo sysctl fs.inotify.max_user_watches=" in root["reason"]
+    for number in range(10):
+        save(machine.photos / str(number) / "b.jpg", 100 + number)
+        os.remove(machine.photos / str(number) / "a.jpg")
+    assert_equal(machine, machine.photos)
+
+
+def test_folders_that_may_not_be_read_keep_their_pictures(machine: Machine) -> None:
+    private = machine.photos / "private"
+    save(machine.photos / "one.jpg", 1)
+    save(private / "two.jpg", 2)
+    save(private / "sub" / "three.jpg", 3)
+    machine.start(obedient=True)
+    assert_equal(machine, machine.photos)
+    private.chmod(0)
+    (private / "sub" / "three.jpg").rename(private / "three.jpg")
+    machine.wait()
+    assert len(machine.listed()) == 3
+    assert state_of(machine, machine.photos) == "degraded"
+    save(machine.photos / "new.jpg", 4)
+    machine.until(lambda: "photos/new.jpg" in machine.listed())
+    private.chmod(0o700)
+    machine.until(lambda: "photos/private/three.jpg" in machine.listed())
+    assert_equal(machine, machine.photos)
+    assert embedded(machine) == 4

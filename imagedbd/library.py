@@ -474,9 +474,13 @@ class Library:
 
         future = self._indexer.between_batches(follow)
         while not wait([future], WORK_LOOK_S).done:
-            if (self._indexer.trouble or self._closing) and future.cancel():
+            if self._indexer.trouble:
+                future.cancel()
+        if future.cancelled():
+            if not self._closing:
                 self.reload()
-                self.check_work()
+            self.check_work()
+            raise StoreError("Indexing was held up; the pictures are followed by their content instead.")
         future.result()
         log.info("%s lies at %s now: %d files were brought over", old, new, brought[0])
         return {"pictures": brought[0]}

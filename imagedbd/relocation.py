@@ -60,6 +60,8 @@ class Relocation:
         :raises ImagedbError: it cannot be done; the message says why.
         """
         check_places(self.old, self.new, self.rules.roots)
+        if any(is_within(self.new, folder) for folder in self.rules.excluded):
+            raise UsageError(f"{self.new} lies in a folder of imagedbd's own.")
         if self.ledger.holds_any(self.new):
             raise UsageError(
                 f"{self.new} has pictures in the index already: what is equal there was not embedded again."

@@ -14,13 +14,16 @@ from store_rows import MODEL, picture
 from imagedbd import daemon
 from imagedbd.config import Settings
 from imagedbd.datatypes import Batch, Query
-from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError
+from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError, UsageError
 from imagedbd.generations import Generation, Generations, noted_damage
 from imagedbd.library import Library
 from imagedbd.scanner import EVERYTHING
 from imagedbd.stores import open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
     from imagedbd.datatypes import StoreStats
 
 
@@ -171,3 +174,27 @@ def test_a_hang_up_compares_folders_and_index_whatever_the_settings_say(home: Ho
     home.settings = replace(home.settings, ignore=("!",))
     daemon._reload(home.library)
     assert scans._requested == {EVERYTHING}
+
+
+def test_a_relocation_that_is_held_up_leaves_the_pictures_to_a_scan(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    new.mkdir()
+    home.settings = replace(home.settings, roots=(str(old),))
+    home.library.reload()
+    assert home.library.relocate(str(old), str(new), only_check=True) == {"pictures": 0}
+    with pytest.raises(UsageError, match="The settings must name"):
+        home.library.relocate(str(old), str(new))
+    home.settings = replace(home.settings, roots=(str(new),))
+    # Its thread does not run here, and finds out that the disk is full as soon as somebody waits for it.
+    begin = home.library._indexer.between_batches
+
+    def fails(action: Callable[[], None]) -> Future[None]:
+        monkeypatch.setattr(home.library._indexer, "_trouble", "The disk is full.")
+        return begin(action)
+
+    monkeypatch.setattr(home.library._indexer, "between_batches", fails)
+    with pytest.raises(StoreError, match="The disk is full"):
+        home.library.relocate(str(old), str(new))
+    assert [root["path"] for root in home.library.roots()] == [str(new)]

@@ -123,6 +123,12 @@ def test_a_folder_that_is_no_root_is_refused(world: World) -> None:
         world.relocation.check()
 
 
+def test_a_place_in_the_daemons_own_folder_is_refused(world: World) -> None:
+    rules = Rules(world.roots, [str(world.new.parent)])
+    with pytest.raises(ImagedbError, match="imagedbd's own"):
+        Relocation(str(world.old), str(world.new), rules, world.ledger).check()
+
+
 def test_a_place_that_is_in_the_index_is_refused(world: World) -> None:
     made = world.add("a.jpg")
     world.ledger.put([LedgerEntry(str(world.new / "a.jpg"), made.signature, PictureState.INDEXED)])

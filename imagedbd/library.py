@@ -473,7 +473,9 @@ class Library:
                 self.reload()
 
         future = self._indexer.between_batches(follow)
-        while not wait([future], WORK_LOOK_S).done:
+        # Of one that was cancelled, wait() would not hear before the indexer comes by it.
+        while not future.done():
+            wait([future], WORK_LOOK_S)
             if self._indexer.trouble:
                 future.cancel()
         if future.cancelled():

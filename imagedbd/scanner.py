@@ -116,7 +116,6 @@ class Scanner:
         self._changed = threading.Condition()
         self._requested: set[str] = set()
         self._ticket = 0
-        self._taken = 0
         self._scanned = 0
         self._suspicions: list[_Suspicion] = []
         self._next_full: float | None = None
@@ -171,9 +170,9 @@ class Scanner:
         :raises StoreError: the ledger cannot be used; what was found so far is queued.
         :raises ScanStoppedError: :meth:`stop` was called.
         """
-        return self._scan(folder, self._taken)
+        return self._scan(folder)
 
-    def _scan(self, folder: str, ticket: int, confirming: _Suspicion | None = None) -> ScanReport:
+    def _scan(self, folder: str, confirming: _Suspicion | None = None) -> ScanReport:
         """:param confirming: what it suspected and is still missing, is missing."""
         with self._scan_lock:
             with self._changed:
@@ -190,16 +189,16 @@ class Scanner:
             report = scan.run(folder)
             kept = {p: reason for p, reason in self._unreadable.items() if not is_within(p, folder)}
             self._unreadable = kept | report.unreadable
-            self._settle(confirming, scan.suspected, ticket)
+            self._settle(confirming, scan.suspected)
         return report
 
-    def _settle(
-        self, confirmed: _Suspicion | None, suspected: dict[str, frozenset[str]], ticket: int
-    ) -> None:
+    def _settle(self, confirmed: _Suspicion | None, suspected: dict[str, frozenset[str]]) -> None:
         due = time.monotonic() + self._confirm_s
         for folder, paths in suspected.items():
             _log.warning("%d pictures in %s have vanished at once; a second scan decides", len(paths), folder)
         with self._changed:
+            # Whoever waits for a scan that is not over waits for what it suspects.
+            ticket = self._scanned + 1
             new = [_Suspicion(folder, paths, ticket, due) for folder, paths in suspected.items()]
             self._suspicions = [*(s for s in self._suspicions if s is not confirmed), *new]
             self._changed.notify_all()
@@ -258,11 +257,10 @@ class Scanner:
         try:
             for suspicion in work.suspicions:
                 self._scanning = suspicion.folder
-                # Whatever it suspects anew concerns none of the requests that are served already.
-                self._scan(suspicion.folder, self._scanned + 1, suspicion)
+                self._scan(suspicion.folder, suspicion)
             for folder in work.folders:
                 self._scanning = folder
-                self._scan(folder, work.ticket)
+                self._scan(folder)
         finally:
             self._scanning = None
 
@@ -279,7 +277,6 @@ class Scanner:
                     self._requested.clear()
                     if EVERYTHING in folders:
                         self._next_full = now + self._rescan_s
-                    self._taken = self._ticket
                     return _Round(self._ticket, folders, suspicions)
                 times = [s.due for s in self._suspicions]
                 times += [] if self._next_full is None else [self._next_full]

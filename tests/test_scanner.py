@@ -592,6 +592,17 @@ class TestMassDisappearance:
         assert world.queued() == lot
         assert world.scanner.roots_status()[0].state is RootState.ONLINE
 
+    def test_whoever_waits_for_that_scan_waits_for_the_second(self, world):
+        lot = self.indexed(world)
+        world.add_indexed("keep.jpg")
+        shutil.rmtree(world.root / "lot")
+        world.scanner = Scanner(world.rules, world.ledger, world.queue, settle_s=0, confirm_s=0.3)
+        first = world.scanner.request(f"{world.root}/elsewhere")
+        world.scanner.request(f"{world.root}/lot")
+        world.scanner.start()
+        assert world.scanner.wait_scanned(first, FOREVER)
+        assert world.queued() == lot
+
     def test_what_is_back_by_then_was_never_gone(self, world):
         lot = self.indexed(world)
         world.add_indexed("keep.jpg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -14,14 +15,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from imagedbd import __version__
+from imagedbd import __version__, activation, logs, notify
 from imagedbd.api import create_app
 from imagedbd.errors import ImagedbError
 from imagedbd.library import Library
 from imagedbd.locking import locked, locked_data, prepare_folder, socket_lock
+from imagedbd.notify import Notifier
 from imagedbd.processes import environment, python
 from imagedbd.server import Server, listening
-from imagedbd.text import printable
+from imagedbd.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
@@ -41,27 +43,16 @@ def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> i
     too_early = threading.Event()
     signal.signal(signal.SIGHUP, lambda *_: too_early.set())
     settings = read_settings()
-    _log_to_stderr(settings.log_level)
+    # What a watchdog ends by SIGABRT says where each of its threads stood.
+    faulthandler.enable()
     # It tells for which processors it was built and which of them it tried, each time.
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     with ExitStack() as stack:
+        stack.enter_context(logs.logging_at(settings.log_level))
         stack.enter_context(locked_data(settings))
         prepare_folder(os.path.dirname(settings.socket))
         stack.enter_context(locked(socket_lock(settings.socket), settings.socket))
         return asyncio.run(_serve(settings, read_settings, stack, too_early, pull=_should_pull(pull)))
-
-
-class _LineFormatter(logging.Formatter):
-    """One line a message, with everything escaped that a terminal would act on: names come from anyone."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        return printable(super().formatMessage(record))
-
-
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_LineFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 async def _serve(
@@ -75,29 +66,40 @@ async def _serve(
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     crashed = threading.Event()
+    notifier = Notifier()
+
+    def end() -> None:
+        notifier.stopping()
+        stop.set()
 
     def on_crash() -> None:
         crashed.set()
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(end)
 
+    notifier.status("Opening the index.")
     library = Library(settings, read_settings, on_crash)
     stack.callback(library.close)
-    listener = stack.enter_context(listening(settings.socket))
+    listener = stack.enter_context(activation.listening(settings.socket, listening))
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
+    notifier.status("Setting up the watches.")
     await loop.run_in_executor(None, library.start)
-    loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, _reload, library))
+    loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, _reload, library, notifier))
     if hung_up.is_set():
-        await loop.run_in_executor(None, _reload, library)
+        await loop.run_in_executor(None, _reload, library, notifier)
     if pull:
         threading.Thread(target=_pull_if_missing, args=(library, stack), name="pull", daemon=True).start()
     log.info("imagedbd %s serves %s", __version__, settings.socket)
+    supervisor = Supervisor(notifier, library.pulses, library.activity, notify.watchdog_s(), on_crash)
+    supervision = loop.create_task(supervisor.run(listener.getsockname()))
     await Server(create_app(library), stop, library.begin_close).serve([listener])
+    supervision.cancel()
     log.info("stopping")
     return 70 if crashed.is_set() else 0
 
 
-def _reload(library: Library) -> None:
+def _reload(library: Library, notifier: Notifier) -> None:
+    notifier.reloading()
     try:
         changes = library.reload()
     except ImagedbError as error:
@@ -106,6 +108,8 @@ def _reload(library: Library) -> None:
         log.info("settings read again; changed: %s", ", ".join(changes["changed"]) or "nothing")
         if changes["needs_restart"]:
             log.warning("these count from the next start on: %s", ", ".join(changes["needs_restart"]))
+    finally:
+        notifier.reloaded()
     library.scan(None)
 
 

@@ -38,6 +38,7 @@ from imagedbd.errors import (
     PictureMissingError,
     StoreError,
 )
+from imagedbd.pulse import Pulse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,6 +75,10 @@ REFUSALS: Final = 3
 PROBABLE_HASHES: Final = 64
 """Known contents of one file size that are worth telling a decoder; uncompressed pictures share theirs."""
 RATE_WINDOW_S: Final = 30.0
+STEP_S: Final = 600.0
+"""What a step may take before it counts as stuck: waiting for a disk, or for a batch on a slow machine."""
+UPKEEP_S: Final = 6 * 3600.0
+"""The same while the store is looked after, which may build the index over everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +193,7 @@ class Indexer:
         on_crash: Callable[[], object],
     ) -> None:
         self.rules = rules
+        self.pulse = Pulse("indexer")
         self._queue = queue
         self._ledger = ledger
         self._store = store
@@ -291,9 +297,12 @@ class Indexer:
     def _run(self) -> None:
         try:
             while self._first_load and not self._first_load.done() and not self._closing.is_set():
+                self.pulse.promise(STEP_S)
                 wait([self._first_load], GLANCE_S)
             while not self._closing.is_set():
+                self.pulse.promise(STEP_S)
                 self._guarded_step()
+            self.pulse.end()
             self._release_all()
             for errand in self._errands:
                 errand.future.cancel()
@@ -323,6 +332,7 @@ class Indexer:
         if not self._errands:
             self._take()
         elif line.empty():
+            self.pulse.promise(UPKEEP_S)
             self._errands.popleft().run()
             return
         self._look_at_taken()
@@ -339,7 +349,10 @@ class Indexer:
     def _take(self) -> None:
         idle = self._line.empty()
         room = TAKEN - len(self._line.taken) - len(self._line.jobs) - len(self._line.suspects)
-        changes = self._queue.take(room, timeout=self._patience() if idle else 0) if room > 0 else []
+        patience = self._patience() if idle else 0
+        self.pulse.promise(patience + STEP_S)
+        changes = self._queue.take(room, timeout=patience) if room > 0 else []
+        self.pulse.promise(STEP_S)
         self._line.taken.extend(changes)
         self._untidy = self._untidy or bool(changes)
         if idle and not changes and not self._errands and not self._closing.is_set():
@@ -361,6 +374,7 @@ class Indexer:
         try:
             self._tell_once()
             self._ledger.expire_kept(time.time())
+            self.pulse.promise(UPKEEP_S)
             self._store.maintain(idle=True)
         except StoreError as error:
             log.warning("tidying up failed and is tried again later: %s", error.message)
@@ -395,7 +409,9 @@ class Indexer:
             stat = _lstat(change.path)
         except OSError as error:
             # Not being allowed to look proves nothing: what is known of it stays.
-            log.warning("%s cannot be looked at: %s", change.path, error.strerror)
+            log.warning(
+                "%s cannot be looked at: %s", change.path, error.strerror, extra={"path": change.path}
+            )
             self._queue.done(change)
             return None
         if stat is None or not self._is_eligible(change.path, stat):
@@ -652,6 +668,7 @@ class Indexer:
         else:
             self._line.work = Work()
         self._refusals = 0
+        self.pulse.promise(UPKEEP_S)
         try:
             self._store.maintain()
         except StoreError as error:
@@ -706,7 +723,8 @@ class Indexer:
             raise refused[0][1]
         self._line.work = Work()
         for unit, refusal in refused:
-            log.error("the store refuses %s: %s", unit.changes()[0].path, refusal.message)
+            path = unit.changes()[0].path
+            log.error("the store refuses %s: %s", path, refusal.message, extra={"path": path})
             self._line.work.failures += [_refused(item, refusal) for item in unit.finished]
             for change in (*(failure.change for failure in unit.failures), *unit.gone):
                 self._queue.again(change)

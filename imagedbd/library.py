@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
     from imagedbd.config import Settings
     from imagedbd.datatypes import LedgerEntry, ModelInfo, RootStatus, Store
+    from imagedbd.pulse import Pulse
     from imagedbd.switcher import Accepted
     from imagedbd.watcher import WatchStatus
 
@@ -229,7 +230,7 @@ class Library:
             log.warning("there is no folder to watch yet: `imagedb root add DIR`")
         for root in self._scanner.roots_status():
             if root.state is RootState.OFFLINE:
-                log.warning("%s is offline: %s", root.path, root.reason)
+                log.warning("%s is offline: %s", root.path, root.reason, extra={"root": root.path})
         for difference in self._differences():
             log.warning("%s", difference.text)
 
@@ -300,6 +301,17 @@ class Library:
             "data_dir": self._settings.data_dir,
             "socket": self._settings.socket,
         }
+
+    def activity(self) -> tuple[str, str]:
+        """The state and one line on it, as :meth:`status` has them."""
+        switch = self._switcher.status()
+        waiting = self._ledger.counts()[PictureState.WAITING]
+        return self._activity(self._roots_status(), self._queue.pending, waiting, switch)
+
+    @property
+    def pulses(self) -> tuple[Pulse, ...]:
+        """Those of the loops that must not stop while the daemon runs."""
+        return self._watcher.pulse, self._indexer.pulse
 
     def roots(self) -> list[dict[str, Any]]:
         return [asdict(root) for root in self._roots_status()]

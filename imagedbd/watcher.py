@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import RootState
 from imagedbd.mounts import MOUNTINFO, mount_of, read_mounts
+from imagedbd.pulse import Pulse
 from imagedbd.rules import is_within
 from imagedbd.tree_watch import TreeWatch
 
@@ -32,6 +33,11 @@ _REST_S = 1.0
 
 _MANY_FOLDERS = 100
 """A root with more folders than so that are not watched is scanned whole."""
+
+_LATE_S = 60.0
+"""How much later than it said a machine under load may have the thread run."""
+_ROUND_S = 3600.0
+"""Checks with new watches for every root: a walk through all folders, on a slow disk that has cached none."""
 
 _MAX_WATCHES = "fs.inotify.max_user_watches"
 _MAX_INSTANCES = "fs.inotify.max_user_instances"
@@ -84,6 +90,7 @@ class Watcher:
         self._check_s = check_s
         self._poll_s = poll_s
         self._next_poll = time.monotonic() + poll_s
+        self.pulse = Pulse("watcher")
         self._roots: tuple[_RootWatch, ...] = ()
         self._restarts = 0
         # Held while watches are made and replaced, which takes a walk through the tree.
@@ -144,13 +151,16 @@ class Watcher:
 
     def _look_after(self) -> None:
         while not self._stopping.is_set():
+            self.pulse.promise(self._check_s + _LATE_S)
             self._alarm.wait(min(self._check_s, self._poll_s))
+            self.pulse.promise(_ROUND_S)
             if self._stopping.is_set():
-                return
+                break
             replaced = self._check_all()
             self._poll_if_due()
             if replaced:
                 self._stopping.wait(_REST_S)
+        self.pulse.end()
 
     def _poll_if_due(self) -> None:
         now = time.monotonic()
@@ -167,7 +177,7 @@ class Watcher:
             doubts = [(root.path, why) for root in self._roots if (why := root.replace_if_needed())]
             self._restarts += len(doubts)
         for path, why in doubts:
-            _log.warning("%s is watched anew: %s", path, why)
+            _log.warning("%s is watched anew: %s", path, why, extra={"root": path})
             self._on_doubt(path, why)
         return bool(doubts)
 

@@ -56,11 +56,13 @@ class Machine:
         roots: list[Path] | None = None,
         obedient: bool = False,
         instead: list[str] | None = None,
+        keep: list[int] | None = None,
     ) -> None:
         """Start the daemon and return when it answers.
 
         :param obedient: permission bits count for it, also where it is root.
         :param instead: a program in the place of ``imagedbd``.
+        :param keep: descriptors that it is given.
         """
         command = [*(instead or [program("imagedbd")]), "run", "--no-pull", *arguments]
         for root in [self.photos] if roots is None else roots:
@@ -69,7 +71,9 @@ class Machine:
             command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
         log = (self.home / "log").open("ab")
         with log:
-            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, pass_fds=keep or ()
+            )
         self.until(lambda: self.run("status").returncode == 0, START_TIMEOUT_S)
 
     def stop(self, number: int = signal.SIGTERM) -> int:

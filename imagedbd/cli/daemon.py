@@ -98,6 +98,7 @@ def run(  # noqa: PLR0917 - typer gives them by name; each is an option
 
     An option counts for this run, over what settings file and environment say.
     """
+    from imagedbd.activation import explaining_failure
     from imagedbd.config import load_settings
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # asks for what is only just being done
@@ -112,10 +113,11 @@ def run(  # noqa: PLR0917 - typer gives them by name; each is an option
         "config_file": config,
         "log_level": log_level,
     }
-    load_settings(flags)  # a fault in the settings is told before the imports that take seconds
-    from imagedbd import daemon
+    with explaining_failure():
+        load_settings(flags)  # a fault in the settings is told before the imports that take seconds
+        from imagedbd import daemon
 
-    return daemon.run(lambda: load_settings(flags), pull=pull)
+        return daemon.run(lambda: load_settings(flags), pull=pull)
 
 
 @app.command(

@@ -2,12 +2,18 @@
 
 Python imports a module of this name at its start. Loading torch takes most of a daemon's start; everything
 around it (the process, the pipe, the messages) stays the real thing. Decoders obey what :mod:`poison` says.
+
+With ``IMAGEDBD_STUB_FREEZES`` set, SIGUSR2 freezes the thread that receives signals, which in a daemon is the
+one of its control loop.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -49,4 +55,11 @@ def _poison() -> ModuleType:
     return module
 
 
+def freeze(*_: object) -> None:
+    print("frozen", file=sys.stderr, flush=True)
+    time.sleep(3600)
+
+
+if os.environ.get("IMAGEDBD_STUB_FREEZES"):
+    signal.signal(signal.SIGUSR2, freeze)
 sys.meta_path.insert(0, _StubFinder)  # type: ignore[arg-type]

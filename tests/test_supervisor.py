@@ -145,7 +145,7 @@ def supervised(
     activity: Callable[[], tuple[str, str]] = lambda: ("idle", "Watching for changes."),
     on_crash: Callable[[], object] = lambda: None,
 ) -> None:
-    """Run a supervisor that beats every 20 ms beside a server at the socket ``s``, and a scenario beside both.
+    """Run a supervisor that beats every 20 ms, a server at the socket ``s``, and a scenario beside both.
 
     The scenario yields whenever it is the others' turn; the server begins when it has first yielded true.
     """
@@ -158,8 +158,10 @@ def supervised(
         supervisor = Supervisor(Notifier(), pulses, activity, 0.06, on_crash)
         running = asyncio.create_task(supervisor.run("s"))
         async with asyncio.timeout(20):
-            while not next(scenario):
+            for serves in scenario:
                 await asyncio.sleep(0.02)
+                if serves:
+                    break
             async with await asyncio.start_unix_server(answer, "s"):
                 for _ in scenario:
                     await asyncio.sleep(0.02)

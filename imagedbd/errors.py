@@ -22,6 +22,7 @@
     ├── EmbedderError              exit 70   the model's process died
     ├── StoreError                 exit 70   the store refused or failed
     │   └── StoreUnreadableError   exit 78   the store needs ``imagedbd repair``
+    ├── ServiceError               exit 70   systemd is not there, or could not do it
     └── ProtocolError              exit 70   daemon and client do not understand each other
 
 Each carries a title (what happened, a few words) and a message (why, and what helps). The exit codes
@@ -156,6 +157,10 @@ class StoreUnreadableError(StoreError):
 
 
 MENDING: Final = "Run `imagedbd repair` to mend the store."
+
+
+class ServiceError(ImagedbError):
+    title = "The service failed"
 
 
 class ProtocolError(ImagedbError):

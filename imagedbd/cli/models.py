@@ -80,7 +80,7 @@ def pull(
     target = target_of(context)
     model = target.settings.model if spec is None else checked_model(spec)
     output.say(f"Getting {output.printable(model)}.")
-    info = _pull(model)
+    info = fetch(model)
     output.say(
         f"{output.printable(info['spec'])} is on this machine; its vectors have {info['dimension']} numbers."
     )
@@ -182,7 +182,12 @@ def _child_json(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def _pull(model: str) -> dict[str, Any]:
+def fetch(model: str) -> dict[str, Any]:
+    """Download a model's weights with a progress bar, and see that they load.
+
+    :returns: ``spec``, ``dimension`` and ``weights_hash``.
+    :raises ModelUnavailableError: they cannot be had.
+    """
     from imagedbd.cli.pulling import run_showing_progress
 
     done = run_showing_progress(_command("pull", model))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,12 @@ pytestmark = [
 ]
 
 PICTURES = 30
+STUB = {
+    "PYTHONPATH": f"{CHECKOUT / 'tests' / 'stub'}:{CHECKOUT}",
+    "IMAGEDBD_MODEL": "local-dir:/srv/model",
+    "IMAGEDBD_DTYPE": "fp32",
+}
+PROGRAM = [f"PYTHONPATH={STUB['PYTHONPATH']}", "NO_COLOR=1"]
 OVERRIDE = """
 [Service]
 WatchdogSec=6s
@@ -81,12 +88,7 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    stub = CHECKOUT / "tests" / "stub"
-    environment = {
-        "PYTHONPATH": f"{stub}:{CHECKOUT}",
-        "IMAGEDBD_MODEL": f"local-dir:/home/{USER}/model",
-        "IMAGEDBD_DTYPE": "fp32",
-    }
+    environment = {**STUB, "IMAGEDBD_MODEL": f"local-dir:/home/{USER}/model"}
     with containers.new_container(tmp_path_factory.mktemp("debian"), environment) as machine:
         service = Service(machine)
         service.add_pictures(0, PICTURES)
@@ -270,6 +272,45 @@ def test_uninstalled_nothing_is_left_but_the_index_and_what_the_user_wrote(servi
     assert "imagedb service install" in again.stderr
     service.do("service", "install", "--no-pull")
     assert service.listed() == before
+
+
+def test_one_for_the_whole_machine_runs_under_an_account_of_its_own(service: Service) -> None:
+    machine = service.machine
+    units = machine.root / "etc" / "systemd" / "system"
+    shipped = CHECKOUT / "systemd"
+    for unit in ("imagedbd.service", "imagedbd.socket"):
+        (units / f"{unit}.d").mkdir()
+        shutil.copy(shipped / unit, units)
+    shutil.copy(shipped / "drop-ins" / "system.conf", units / "imagedbd.service.d")
+    shutil.copy(shipped / "drop-ins" / "system-socket.conf", units / "imagedbd.socket.d")
+    variables = "".join(f"Environment={name}={value}\n" for name, value in STUB.items())
+    program = f"ExecStart=\nExecStart={sys.executable} -m imagedbd run --no-pull\n"
+    (units / "imagedbd.service.d" / "z.conf").write_text(f"[Service]\n{program}{variables}")
+    pictures = machine.root / "srv" / "pictures"
+    save(pictures / "a.jpg", 1)
+    (machine.root / "etc" / "imagedbd").mkdir()
+    (machine.root / "etc" / "imagedbd" / "config.toml").write_text('roots = ["/srv/pictures"]\n')
+    shutil.copytree(machine.home / "model", machine.root / "srv" / "model")
+
+    account = ["useradd", "--system", "--home-dir", "/var/lib/imagedbd", "imagedbd"]
+    assert machine.as_root(*account).returncode == 0
+    machine.as_root("systemctl", "daemon-reload")
+    begun = machine.as_root("systemctl", "enable", "--now", "imagedbd.socket", "imagedbd.service")
+    assert begun.returncode == 0, begun.stderr + machine.journal()
+
+    imagedb = [f"{os.path.dirname(sys.executable)}/imagedb", "--socket", "/run/imagedbd/imagedbd.sock"]
+    ask = [*imagedb, "list", "--paths"]
+    waited = machine.as_root("runuser", "-u", "imagedbd", "--", "env", *PROGRAM, *imagedb, "wait")
+    assert waited.returncode == 0, waited.stderr + machine.journal()
+    asked = machine.as_root("runuser", "-u", "imagedbd", "--", "env", *PROGRAM, *ask)
+    assert asked.stdout == "/srv/pictures/a.jpg\n"
+    assert machine.run(*ask).returncode == 69
+    # The folder of the socket outlives a stop, and the next question starts it again.
+    assert machine.as_root("systemctl", "stop", "imagedbd.service").returncode == 0
+    again = machine.as_root("runuser", "-u", "imagedbd", "--", "env", *PROGRAM, *ask)
+    assert again.stdout == asked.stdout, again.stderr
+    analysed = machine.as_root("systemd-analyze", "security", "--no-pager", "imagedbd.service")
+    assert float(analysed.stdout.split()[-3]) <= 2.0
 
 
 def _own(folder: Path) -> None:

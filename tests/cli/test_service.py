@@ -1,0 +1,155 @@
+"""``imagedb service`` over a systemctl that remembers what it was asked; the real one is in e2e."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine import program
+
+from imagedbd import service
+from imagedbd.cli.main import main
+
+SYSTEMCTL = f"""#!{sys.executable}
+import json, os, sys
+here = os.path.dirname(__file__)
+arguments = [argument for argument in sys.argv[1:] if argument not in ("--user", "--no-pager")]
+with open(os.path.join(here, "asked"), "a") as asked:
+    asked.write(" ".join(arguments) + "\\n")
+with open(os.path.join(here, "state")) as file:
+    state = json.load(file)
+if arguments[0] == "show" and len(arguments) > 2:
+    print("\\n".join(f"{{name}}={{value}}" for name, value in state[arguments[-1]].items()))
+if arguments[0] in state["failing"]:
+    print("Job for imagedbd.service failed.", file=sys.stderr)
+    sys.exit(1)
+"""
+RUNNING = {
+    "LoadState": "loaded", "ActiveState": "active", "Result": "success", "ExecMainStatus": "0",
+    "MainPID": "4711", "NRestarts": "1", "MemoryCurrent": "250000000", "UnitFileState": "enabled",
+    "StatusText": "Watching for changes.", "StateChangeTimestamp": "Wed 2026-11-25 05:00:00 UTC",
+}  # fmt: skip
+DEAD = {**RUNNING, "ActiveState": "inactive", "MainPID": "0", "MemoryCurrent": "[not set]", "StatusText": ""}
+FAILED = {**DEAD, "ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78"}
+
+
+@dataclass
+class Systemd:
+    folder: Path
+
+    def is_in(self, unit: dict[str, str], *, failing: tuple[str, ...] = ()) -> None:
+        state: dict[str, Any] = {service.SERVICE: unit, service.SOCKET: unit, "failing": failing}
+        (self.folder / "state").write_text(json.dumps(state))
+
+    @property
+    def asked(self) -> list[str]:
+        lines = (self.folder / "asked").read_text().splitlines()
+        return [line for line in lines if not line.startswith("show")]
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
+    tool = tmp_path / "systemctl"
+    tool.write_text(SYSTEMCTL)
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("IMAGEDBD_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setenv("IMAGEDBD_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("IMAGEDBD_SOCKET", str(tmp_path / "s"))
+    is_dir = os.path.isdir
+    monkeypatch.setattr(os.path, "isdir", lambda path: path == "/run/systemd/system" or is_dir(path))
+    found = Systemd(tmp_path)
+    found.is_in(RUNNING)
+    return found
+
+
+def test_status_tells_in_words_and_in_json_how_it_stands(
+    systemd: Systemd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["service", "status"]) == 0
+    words = capsys.readouterr().out
+    assert "running since Wed 2026-11-25 05:00:00 UTC, process 4711, 250 MB, 1 restart" in words
+    assert "Watching for changes." in words
+    assert main(["service", "status", "--json"]) == 0
+    state = json.loads(capsys.readouterr().out)
+    assert (state["runs"], state["pid"], state["at_login"]) == (True, 4711, True)
+
+
+def test_status_of_a_service_that_does_not_run_is_69_and_wakes_nobody(
+    systemd: Systemd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    systemd.is_in(FAILED)
+    assert main(["service", "status"]) == 69
+    assert "failed: exit-code, exit status 78" in capsys.readouterr().out
+    assert systemd.asked == []
+
+
+def test_stop_closes_the_socket_too(systemd: Systemd) -> None:
+    assert main(["service", "stop"]) == 0
+    assert systemd.asked == ["stop imagedbd.socket imagedbd.service"]
+
+
+def test_restart_keeps_the_socket(systemd: Systemd) -> None:
+    assert main(["service", "restart"]) == 0
+    assert systemd.asked == [
+        "stop imagedbd.service",
+        "reset-failed imagedbd.service imagedbd.socket",
+        "start imagedbd.socket imagedbd.service",
+    ]
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "restart", "status"])
+def test_without_the_units_every_command_names_the_one_that_makes_them(
+    systemd: Systemd, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    systemd.is_in({**DEAD, "LoadState": "not-found"})
+    assert main(["service", command]) == 70
+    assert "imagedb service install" in capsys.readouterr().err
+
+
+def test_a_sandbox_that_cannot_be_set_up_is_told_with_the_way_out(
+    systemd: Systemd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    systemd.is_in({**FAILED, "ExecMainStatus": "226"}, failing=("start",))
+    assert main(["service", "start"]) == 70
+    assert "imagedb service install --no-sandbox" in capsys.readouterr().err
+
+
+def test_faulty_settings_stop_an_installation_before_anything_is_written(
+    systemd: Systemd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (systemd.folder / "config.toml").write_text("rots = []\n")
+    assert main(["service", "install"]) == 78
+    assert not (systemd.folder / "config" / "systemd").exists()
+
+
+def test_a_model_that_cannot_be_had_stops_an_installation_before_anything_is_written(
+    systemd: Systemd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IMAGEDBD_MODEL", f"local-dir:{systemd.folder}/none")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "stub"))
+    assert main(["service", "install"]) == 70
+    assert not (systemd.folder / "config" / "systemd").exists()
+
+
+def test_uninstall_disables_and_removes(systemd: Systemd) -> None:
+    units = systemd.folder / "config" / "systemd" / "user"
+    units.mkdir(parents=True)
+    (units / "imagedbd.service").write_text("")
+    assert main(["service", "uninstall"]) == 0
+    assert systemd.asked == ["disable --now imagedbd.socket imagedbd.service", "daemon-reload"]
+    assert list(units.iterdir()) == []
+
+
+@pytest.mark.skipif(os.path.isdir("/run/systemd/system"), reason="this machine is run by systemd")
+def test_without_systemd_the_user_is_told_what_to_run_instead() -> None:
+    done = subprocess.run([program("imagedb"), "service", "install"], capture_output=True, check=False)
+    assert done.returncode == 70
+    assert b"imagedbd run" in done.stderr

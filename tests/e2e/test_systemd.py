@@ -274,6 +274,22 @@ def test_uninstalled_nothing_is_left_but_the_index_and_what_the_user_wrote(servi
     assert service.listed() == before
 
 
+@pytest.mark.parametrize("options", [[], ["--no-sandbox"]], ids=["sandbox", "no-sandbox"])
+def test_the_real_openclip_works_as_a_service(
+    service: Service, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    folder = f"/home/{USER}/real{''.join(options)}"
+    real = {"PYTHONPATH": str(CHECKOUT), "IMAGEDBD_MODEL": "demo", "IMAGEDBD_DATA_DIR": folder}
+    for name, value in real.items():
+        monkeypatch.setitem(service.machine.environment, name, value)
+    service.do("service", "install", *options)
+    service.do("wait")
+    status = service.machine.json("status")
+    assert status["model"] == {**status["model"], "name": "demo", "state": "ready"}
+    assert status["embeds_total"] >= PICTURES
+    assert service.machine.json("search", "--prompt", "a red car", "-n", "3")
+
+
 def test_one_for_the_whole_machine_runs_under_an_account_of_its_own(service: Service) -> None:
     machine = service.machine
     units = machine.root / "etc" / "systemd" / "system"

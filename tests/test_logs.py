@@ -8,7 +8,6 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,9 @@ from imagedbd.logs import JournalHandler, Throttle
 
 
 @pytest.fixture
-def logger() -> Iterator[logging.Logger]:
-    logger = logging.getLogger("imagedbd.tests")
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    yield logger
-    logger.handlers.clear()
-    logger.propagate = True
+def logger() -> logging.Logger:
+    """Nobody else hears it: odd bytes in a name are nothing that pytest could report between its workers."""
+    return logging.Logger("imagedbd.tests")  # noqa: LOG001 - see above
 
 
 def journal(logger: logging.Logger, *, answer: int = 0) -> list[dict[str, str | int]]:

@@ -45,7 +45,7 @@ def install(
         typer.Option("--sandbox/--no-sandbox", help="Shut the daemon in as far as systemd can, or less."),
     ] = True,
 ) -> None:
-    """Write the units for this very installation, enable them and start the daemon.
+    """Write units for this very installation, enable them and start the daemon.
 
     Call it again after you moved the program, the index or the socket. What you changed with `systemctl
     --user edit imagedbd` stays.
@@ -119,7 +119,7 @@ def stop() -> None:
 
 @app.command(epilog=examples("imagedb service restart"))
 def restart() -> None:
-    """Stop the daemon and start it again, for settings that count from a start on."""
+    """Stop the daemon and start it again: some settings count from then on."""
     from imagedbd import service
 
     manager = _manager()

@@ -12,11 +12,11 @@ import os
 import pwd
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imagedbd.errors import ServiceError
+from imagedbd.processes import python
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -223,7 +223,7 @@ class UserManager:
 
 
 def daemon_command() -> list[str]:
-    return [sys.executable, "-m", "imagedbd", "run", "--no-pull"]
+    return python("imagedbd", "run", "--no-pull")
 
 
 def log_command(*, follow: bool, lines: int) -> list[str]:

@@ -42,7 +42,7 @@ def installation(tmp_path: Path, environment: dict[str, str] | None = None, **fl
 
 
 def test_the_service_runs_this_very_interpreter(tmp_path: Path) -> None:
-    assert f'\nExecStart=\nExecStart="{sys.executable}" "-m" "imagedbd" "run"' in installation(tmp_path)
+    assert f'\nExecStart=\nExecStart="{sys.executable}" "-P" "-m" "imagedbd" "run"' in installation(tmp_path)
 
 
 def test_it_may_write_its_index_wherever_that_is(tmp_path: Path) -> None:
@@ -171,5 +171,5 @@ def test_every_exit_that_trying_again_does_not_mend_is_final() -> None:
 
 def test_a_machine_without_systemd_is_told_what_to_do_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(ServiceError, match=re.escape(f"{sys.executable} -m imagedbd run")):
+    with pytest.raises(ServiceError, match=re.escape(f"{sys.executable} -P -m imagedbd run")):
         service.UserManager(os.environ)

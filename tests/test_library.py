@@ -17,6 +17,7 @@ from imagedbd.datatypes import Batch, Query
 from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError, UsageError
 from imagedbd.generations import Generation, Generations, noted_damage
 from imagedbd.library import Library
+from imagedbd.notify import Notifier
 from imagedbd.scanner import EVERYTHING
 from imagedbd.stores import open_store
 
@@ -168,11 +169,11 @@ def test_a_start_that_fails_leaves_the_mark_of_an_unclean_run(
 def test_a_hang_up_compares_folders_and_index_whatever_the_settings_say(home: Home) -> None:
     scans = home.library._scanner
     scans._requested.clear()
-    daemon._reload(home.library)
+    daemon._reload(home.library, Notifier(enabled=False))
     assert scans._requested == {EVERYTHING}
     scans._requested.clear()
     home.settings = replace(home.settings, ignore=("!",))
-    daemon._reload(home.library)
+    daemon._reload(home.library, Notifier(enabled=False))
     assert scans._requested == {EVERYTHING}
 
 

@@ -65,6 +65,7 @@ class Record(_Answer):
 
 class ShownRecord(Record):
     state: PictureState
+    offline: bool
 
 
 class HitRow(Record):
@@ -72,6 +73,7 @@ class HitRow(Record):
     score: float = Field(description="what the hits are ordered by")
     similarity: float | None = Field(description="cosine, where there was a vector")
     text_score: float | None = Field(description="BM25, where there was text")
+    offline: bool = Field(description="its root or disk is away; the picture cannot be opened now")
 
 
 class SearchAnswer(_Answer):
@@ -85,6 +87,7 @@ class ListedPicture(_Answer):
     id: str
     content_hash: str | None
     state: PictureState
+    offline: bool
 
 
 class ListedFailure(_Answer):
@@ -106,6 +109,7 @@ class Root(_Answer):
     state: RootState
     indexed: int
     reason: str | None
+    unwatched: int = Field(description="folders in it that are scanned now and then instead of watched")
 
 
 class StoreState(_Answer):
@@ -197,13 +201,13 @@ class Retried(_Answer):
     retried: list[str] = Field(description="the paths that had failed")
 
 
+class Relocated(_Answer):
+    pictures: int = Field(description="how many were brought over, or would be")
+
+
 class Reloaded(_Answer):
     changed: list[str]
     needs_restart: list[str] = Field(description="settings that count from the next start on")
-
-
-class Relocated(_Answer):
-    pictures: int = Field(description="how many were brought over, or would be")
 
 
 class Switched(_Answer):

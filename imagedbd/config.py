@@ -57,6 +57,7 @@ class Settings:
     settle: float = 1.0
     settle_max: float = 6.0
     rescan: float = 6 * 3600.0
+    rescan_unheard: float = 60.0
     ignore: tuple[str, ...] = ()
     max_file_size: int = 1 << 30
     max_pixels: int = 250_000_000
@@ -462,6 +463,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "settle": parse_duration,
     "settle_max": parse_duration,
     "rescan": _positive_duration,
+    "rescan_unheard": _positive_duration,
     "ignore": _text_list,
     "max_file_size": _size,
     "max_pixels": _positive_count,

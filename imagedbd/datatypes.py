@@ -57,6 +57,15 @@ class Signature:
     def of(cls, stat: os.stat_result) -> Signature:
         return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
+    def may_outlast_a_write(self, read_at: float) -> bool:
+        """Whether a write right after a reading at this POSIX time could leave all of this as it is.
+
+        File systems count time in ticks: two seconds on FAT, that of the kernel's timer elsewhere. A time far
+        in the future says nothing, for a clock was set back.
+        """
+        tick_s = 2.0 if self.ctime_ns % 1_000_000_000 == 0 else 0.02
+        return -10.0 < read_at - self.ctime_ns / 1e9 < tick_s
+
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
@@ -539,10 +548,13 @@ class RootState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RootStatus:
+    """:param unwatched: folders in it that can only be scanned now and then."""
+
     path: str
     state: RootState
     indexed: int = 0
     reason: str | None = None
+    unwatched: int = 0
 
 
 MAX_WEIGHT: Final = 1000
@@ -595,13 +607,17 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result, best first; rank counts from 1."""
+    """One result, best first; rank counts from 1.
+
+    :param offline: its root or disk is not there at the moment.
+    """
 
     record: ImageRecord
     rank: int
     score: float
     similarity: float | None = None
     text_score: float | None = None
+    offline: bool = False
 
     def public(self) -> dict[str, Any]:
         return {
@@ -609,6 +625,7 @@ class Hit:
             "score": self.score,
             "similarity": self.similarity,
             "text_score": self.text_score,
+            "offline": self.offline,
             **self.record.public(),
         }
 

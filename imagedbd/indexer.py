@@ -13,6 +13,7 @@ the one before only when it has dealt with it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat as stat_module
@@ -88,6 +89,7 @@ class _Job:
     :param attempts: how often it was opened so far, and not brought to an end.
     :param known: content hashes at which the decoder stops.
     :param must_embed: what seems known is not: its vector was looked for, and nobody has it.
+    :param read_at: POSIX time before which it was not read.
     """
 
     change: FileChange
@@ -96,6 +98,7 @@ class _Job:
     attempts: int = 0
     known: frozenset[str] = frozenset()
     must_embed: bool = False
+    read_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +177,8 @@ class _Line:
 class Indexer:
     """Keeps the store equal to the folders, one change at a time.
 
-    :param request_scan: called with a folder that took the place of a file.
+    :param request_scan: called with a folder to scan: one that took the place of a file, or that holds a
+        file which cannot be looked at.
     :param may_forget: whether a vanished path may be forgotten now.
     :param on_crash: called, in the indexer's thread, when it has met a bug and stopped.
     """
@@ -412,6 +416,8 @@ class Indexer:
             log.warning(
                 "%s cannot be looked at: %s", change.path, error.strerror, extra={"path": change.path}
             )
+            # A scan knows to come again, and finds what is changed by then.
+            self._request_scan(os.path.dirname(change.path))
             self._queue.done(change)
             return None
         if stat is None or not self._is_eligible(change.path, stat):
@@ -426,11 +432,19 @@ class Indexer:
         if entry and entry.signature == signature and self._is_settled(entry):
             self._queue.done(change)
             return None
+        if entry is not None and stat.st_nlink > 1:
+            self._look_at_other_names(entry)
         return _Job(change, signature, self._generation, _tries_so_far(entry, signature))
 
     def _is_eligible(self, path: str, stat: os.stat_result) -> bool:
         folder = os.path.dirname(path)
         return self.rules.verdict(path, stat=stat).ok and os.path.realpath(folder) == folder
+
+    def _look_at_other_names(self, entry: LedgerEntry) -> None:
+        """A file was written to under one of its names, which is not heard of under the others."""
+        for other in self._ledger.by_hash(entry.content_hash) if entry.content_hash else ():
+            if other.signature.inode == entry.signature.inode and other.path != entry.path:
+                self._queue.put(other.path)
 
     def _is_settled(self, entry: LedgerEntry) -> bool:
         if entry.state is PictureState.WAITING:
@@ -482,7 +496,8 @@ class Indexer:
     def _decode(self, job: _Job) -> None:
         info = self._embedder.info
         preprocess = info.preprocess if info else None
-        self._line.decoding[self._decoder.submit(job.change.path, job.known, preprocess)] = job
+        begun = replace(job, read_at=time.time())
+        self._line.decoding[self._decoder.submit(job.change.path, job.known, preprocess)] = begun
 
     def _collect_decoded(self) -> None:
         for future in [future for future in self._line.decoding if future.done()]:
@@ -495,6 +510,7 @@ class Indexer:
         """Take a file on that was read; returns whether its decoder was lost to it instead."""
         try:
             decoded = future.result()
+            _check_out_of_tick(decoded, job)
         except DecoderLostError as error:
             if job.attempts < MAX_ATTEMPTS:
                 log.warning("%s is tried once more: %s", job.change.path, error.message)
@@ -749,8 +765,14 @@ def _tries_so_far(entry: LedgerEntry | None, signature: Signature) -> int:
     return entry.attempts
 
 
+def _check_out_of_tick(decoded: Decoded, job: _Job) -> None:
+    """:raises PictureChangedError: it changed so recently that no signature would tell if it did again."""
+    if decoded.signature.may_outlast_a_write(job.read_at):
+        raise PictureChangedError("It has changed at this very moment.")
+
+
 def _lstat(path: str) -> os.stat_result | None:
-    """``None`` if there is no such file.
+    """``None`` if there is no such file, also where links on the way go round in circles.
 
     :raises OSError: if that cannot be told (no permission, a device that does not answer).
     """
@@ -758,6 +780,10 @@ def _lstat(path: str) -> os.stat_result | None:
         return os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
 
 
 def _refused(item: Finished, error: StoreError) -> Failure:

@@ -39,7 +39,7 @@ from imagedbd.ledger import Ledger
 from imagedbd.reconcile import reconcile
 from imagedbd.relocation import Relocation
 from imagedbd.roots import RootGuard
-from imagedbd.rules import Rules
+from imagedbd.rules import Rules, is_within
 from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
@@ -62,12 +62,12 @@ log = logging.getLogger(__name__)
 
 LIVE_SETTINGS: Final = frozenset({"roots", "ignore"})
 """Settings that a reload applies at once."""
-WORK_LOOK_S: Final = 1.0
-"""How often somebody who waits for the indexer looks whether it is held up."""
 SWITCHED_SETTINGS: Final = frozenset(
     {"store", "store_uri", "storage_options", "model", "named", "overridden"}
 )
 """Settings that say what a first index is like; where they differ from the one that is there, it is told."""
+WORK_LOOK_S: Final = 1.0
+"""How often somebody who waits for the indexer looks whether it is held up."""
 
 
 class Library:
@@ -116,7 +116,13 @@ class Library:
         self._closers.callback(self._room.close)
         self._queue = ChangeQueue(settings.settle, settings.settle_max)
         self._scanner = Scanner(
-            self._rules, self._ledger, self._queue, settle_s=settings.settle, rescan_s=settings.rescan
+            self._rules,
+            self._ledger,
+            self._queue,
+            settle_s=settings.settle,
+            rescan_s=settings.rescan,
+            unheard=self._unheard,
+            unheard_s=settings.rescan_unheard,
         )
         self._indexer = Indexer(
             queue=self._queue,
@@ -250,6 +256,8 @@ class Library:
         """See :meth:`imagedbd.search.Searcher.search`."""
         with self._room.reading() as engine:
             answer = engine.searcher.search(query)
+        hits = tuple(replace(hit, offline=self._is_offline(hit.record.path)) for hit in answer.hits)
+        answer = replace(answer, hits=hits)
         if damage := self._scrubber.damage:
             return replace(answer, notes=(*answer.notes, f"The store is damaged. {damage}"))
         return answer
@@ -325,6 +333,7 @@ class Library:
                     "id": entry.id,
                     "content_hash": entry.content_hash,
                     "state": entry.state,
+                    "offline": self._is_offline(entry.path),
                 }
 
     def failures(self) -> Iterator[dict[str, Any]]:
@@ -339,7 +348,11 @@ class Library:
         entry = self._ledger.get(path)
         with self._room.reading() as engine:
             for picture in engine.store.get([entry.id]) if entry and entry.id else ():
-                return {**picture.record.public(), "state": entry.state if entry else None}
+                return {
+                    **picture.record.public(),
+                    "state": entry.state if entry else None,
+                    "offline": self._is_offline(path),
+                }
         raise NothingMatchedError(f"{path} is not in the index. `imagedb why` says the reason.")
 
     def why(self, path: str) -> dict[str, Any]:
@@ -603,6 +616,10 @@ class Library:
             None,
         )
 
+    def _is_offline(self, path: str) -> bool:
+        """Whether the root or disk of this picture was away when it was last looked at; never waits."""
+        return any(is_within(path, place) for place in self._scanner.offline)
+
     def _roots_status(self) -> list[RootStatus]:
         """What the scanner says of each root, and of one that is there, what its watch lacks."""
         watches = {watch.root: watch for watch in self._watcher.status()}
@@ -616,6 +633,9 @@ class Library:
 
     def _differences(self) -> list[Difference]:
         return differences(self._settings, self._switcher.target or self._switcher.active)
+
+    def _unheard(self) -> list[str]:
+        return self._watcher.unheard()
 
     def _on_doubt(self, folder: str, _reason: str) -> None:
         self._scanner.request(folder)
@@ -715,11 +735,11 @@ def open_generation(
 
 
 def _with_watch(root: RootStatus, watch: WatchStatus | None) -> RootStatus:
-    there = root.state in {RootState.ONLINE, RootState.DEGRADED}
-    if not there or watch is None or watch.state is not RootState.DEGRADED:
+    if root.state is RootState.OFFLINE or watch is None or watch.state is not RootState.DEGRADED:
         return root
-    reasons = [reason for reason in (root.reason, watch.reason) if reason]
-    return replace(root, state=RootState.DEGRADED, reason=" ".join(reasons))
+    state = RootState.SCANNING if root.state is RootState.SCANNING else RootState.DEGRADED
+    reason = " ".join(part for part in (root.reason, watch.reason) if part)
+    return replace(root, state=state, reason=reason, unwatched=watch.unwatched)
 
 
 def _checked_model(spec: str) -> str:

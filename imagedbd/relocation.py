@@ -1,7 +1,8 @@
 """A root that lies elsewhere now: what is known of its pictures goes on under their new paths.
 
-Nothing has to be read for that. Whatever goes wrong in the middle costs no more than reading: a picture that
-was not brought over is known by its content when a scan meets it.
+Nothing is read for that. A scan then finds the files unchanged, or where they were copied has them hashed
+while they stay searchable. Whatever goes wrong in the middle costs no more: a picture that was not brought
+over is known by its content when a scan meets it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from imagedbd.datatypes import Signature
 from imagedbd.errors import NothingMatchedError, UsageError
 from imagedbd.rules import is_within
 
@@ -101,23 +101,13 @@ class Relocation:
         page: dict[str, LedgerEntry] = {}
         for entry in self.ledger.under(self.old):
             if self._is_ours(entry.path):
-                page[entry.path] = self._entry_at_new_place(entry)
+                # With the old signature: where the file is another one by that, a scan has it hashed.
+                page[entry.path] = replace(entry, path=self._moved(entry.path))
             if len(page) == PAGE:
                 yield page
                 page = {}
         if page:
             yield page
-
-    def _entry_at_new_place(self, entry: LedgerEntry) -> LedgerEntry:
-        """With the file's new signature, if it is the same by size and time; if not, a scan doubts it."""
-        path = self._moved(entry.path)
-        try:
-            signature = Signature.of(os.lstat(path))
-        except OSError:
-            return replace(entry, path=path)
-        known = entry.signature
-        same = (signature.size, signature.mtime_ns) == (known.size, known.mtime_ns)
-        return replace(entry, path=path, signature=signature if same else known)
 
     def _is_as_large(self, entry: LedgerEntry) -> bool:
         try:

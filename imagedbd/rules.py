@@ -258,6 +258,16 @@ def is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder if folder.endswith("/") else f"{folder}/")
 
 
+def outermost(folders: Iterable[str]) -> list[str]:
+    """These folders without those that lie in others of them."""
+    kept: list[str] = []
+    # In this order, a folder comes right before all that lies in it.
+    for folder in sorted(folders, key=lambda folder: folder.replace("/", "\0")):
+        if not (kept and is_within(folder, kept[-1])):
+            kept.append(folder)
+    return kept
+
+
 def _checked(folder: str) -> str:
     if not folder.startswith("/") or os.path.normpath(folder) != folder:
         raise ValueError(f"not an absolute, normalised path: {folder!r}")

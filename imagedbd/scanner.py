@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import PictureState, RootState, RootStatus, Signature
 from imagedbd.roots import RootGuard
-from imagedbd.rules import is_within
+from imagedbd.rules import is_within, outermost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Callable, Iterable, Mapping
 
     from imagedbd.change_queue import ChangeQueue
     from imagedbd.datatypes import LedgerEntry
@@ -32,9 +31,11 @@ EVERYTHING = "/"
 _RETRY_S = 30.0
 """How long to wait after a scan that the ledger made fail, e.g. because the disk is full."""
 
+_SUDDEN = 64
+"""That many files missing at once are a sudden disappearance: then a second scan must confirm it."""
 
-_MASS = 100
-"""More pictures than so, and more than half of a folder's, are not gone just because one scan missed them."""
+_UNHEARD_SHARE = 0.05
+"""Of the time, spent at most on scans of what events do not cover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class ScanReport:
     :param seen: files that are to be indexed.
     :param changed: those of them that are new or changed, and so are in the queue now.
     :param missing: known files that are not there, or not to be indexed, any more; also in the queue.
-    :param suspected: known files as well that are not there, but too many at once: a second scan decides.
+    :param unconfirmed: known files that have vanished suddenly with many others, and are not in the queue:
+        a later scan must miss them as well.
     :param skipped: files with a picture's name that the rules leave out.
     :param unreadable: path → reason; nothing at or below such a path counts as missing.
     :param offline: root or mount point → reason; nothing in it counts as missing.
@@ -54,34 +56,11 @@ class ScanReport:
     seen: int
     changed: int
     missing: int
-    suspected: int
+    unconfirmed: int
     skipped: int
     unreadable: dict[str, str]
     offline: dict[str, str]
     took_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Suspicion:
-    """Pictures that vanished in great numbers, and of which no event told.
-
-    :param ticket: requests from this one on are served when the suspicion is settled.
-    :param due: on the monotonic clock: when to look again.
-    """
-
-    folder: str
-    paths: frozenset[str]
-    ticket: int
-    due: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Round:
-    """What the thread does next; requests up to the ticket are served by it."""
-
-    ticket: int
-    folders: list[str]
-    suspicions: list[_Suspicion]
 
 
 class Scanner:
@@ -89,7 +68,10 @@ class Scanner:
 
     :param settle_s: a file that changed less than this many seconds ago is queued as unsettled.
     :param rescan_s: seconds from one scan of everything to the next.
-    :param confirm_s: seconds from a scan that misses a great many pictures to the one that decides.
+    :param unheard: says in which folders events do not tell all, and must be quick to say that there is none.
+    :param unheard_s: seconds from one scan of these, and of what could not be read, to the next; more if
+        that would take too large a share of the time.
+    :param confirm_s: seconds after which a scan can confirm what the one before it missed suddenly.
     :param wall_clock: POSIX seconds, what file times are compared with.
     """
 
@@ -101,7 +83,9 @@ class Scanner:
         *,
         settle_s: float = 1.0,
         rescan_s: float = 3600.0,
-        confirm_s: float = 3.0,
+        unheard: Callable[[], Iterable[str]] = tuple,
+        unheard_s: float = 60.0,
+        confirm_s: float = 5.0,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._rules = rules
@@ -109,7 +93,8 @@ class Scanner:
         self._queue = queue
         self._settle_s = settle_s
         self._rescan_s = rescan_s
-        self._confirm_s = confirm_s
+        self._unheard = unheard
+        self._unheard_s = unheard_s
         self._wall_clock = wall_clock
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -117,14 +102,21 @@ class Scanner:
         self._requested: set[str] = set()
         self._ticket = 0
         self._scanned = 0
-        self._suspicions: list[_Suspicion] = []
         self._next_full: float | None = None
+        self._next_unheard = time.monotonic() + unheard_s
         self._scan_lock = threading.Lock()
         self._scanning: str | None = None
         self._unreadable: dict[str, str] = {}
+        self._offline: dict[str, str] = {}
+        self._confirm_s = confirm_s
+        self._to_confirm: dict[str, float] = {}
+        self._suspicion = _Suspicion(confirm_s)
 
     def start(self) -> None:
         """Start the thread, with a scan of everything. To be called once."""
+        guard = RootGuard(self._rules, self._ledger)
+        reasons = {root: guard.why_offline(root) for root in self._rules.roots}
+        self._offline = {root: reason for root, reason in reasons.items() if reason}
         self.request()
         self._thread = threading.Thread(target=self._run, name="scanner", daemon=True)
         self._thread.start()
@@ -157,12 +149,14 @@ class Scanner:
     def wait_scanned(self, ticket: int, timeout: float | None = None) -> bool:
         """Wait until a scan that began after this request is complete, and its findings are queued.
 
+        That is when nothing which vanished suddenly is left to be confirmed.
+
         :param timeout: in seconds; ``None`` waits as long as it takes.
         :returns: False on a time-out, and when the scanner is stopped first.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping.is_set() or self._served() >= ticket, timeout)
-            return self._served() >= ticket
+            self._changed.wait_for(lambda: self._stopping.is_set() or self._scanned >= ticket, timeout)
+            return self._scanned >= ticket
 
     def scan(self, folder: str = EVERYTHING) -> ScanReport:
         """Scan this folder with all below, here and now.
@@ -170,38 +164,22 @@ class Scanner:
         :raises StoreError: the ledger cannot be used; what was found so far is queued.
         :raises ScanStoppedError: :meth:`stop` was called.
         """
-        return self._scan(folder)
-
-    def _scan(self, folder: str, confirming: _Suspicion | None = None) -> ScanReport:
-        """:param confirming: what it suspected and is still missing, is missing."""
         with self._scan_lock:
-            with self._changed:
-                others = [s.paths for s in self._suspicions if s is not confirming]
             scan = _Scan(
-                self._rules,
-                self._ledger,
-                self._queue,
-                self._is_settled,
-                self._stopping,
-                suspects=frozenset().union(*others),
-                confirmed=confirming.paths if confirming else frozenset(),
+                self._rules, self._ledger, self._queue, self._is_settled, self._suspicion, self._stopping
             )
             report = scan.run(folder)
             kept = {p: reason for p, reason in self._unreadable.items() if not is_within(p, folder)}
             self._unreadable = kept | report.unreadable
-            self._settle(confirming, scan.suspected)
+            # Also what holds the folder was looked at.
+            elsewhere = {p: r for p, r in self._offline.items() if not _touch(p, folder)}
+            self._offline = elsewhere | report.offline
         return report
 
-    def _settle(self, confirmed: _Suspicion | None, suspected: dict[str, frozenset[str]]) -> None:
-        due = time.monotonic() + self._confirm_s
-        for folder, paths in suspected.items():
-            _log.warning("%d pictures in %s have vanished at once; a second scan decides", len(paths), folder)
-        with self._changed:
-            # Whoever waits for a scan that is not over waits for what it suspects.
-            ticket = self._scanned + 1
-            new = [_Suspicion(folder, paths, ticket, due) for folder, paths in suspected.items()]
-            self._suspicions = [*(s for s in self._suspicions if s is not confirmed), *new]
-            self._changed.notify_all()
+    @property
+    def offline(self) -> Mapping[str, str]:
+        """Roots and mount points that were offline when last looked at → why; never waits."""
+        return self._offline
 
     def roots_status(self) -> list[RootStatus]:
         """Each root as it stands now. Looks at the disk, a few system calls a root."""
@@ -213,24 +191,37 @@ class Scanner:
         if reason is not None:
             return RootStatus(root, RootState.OFFLINE, indexed, f"It {reason}.")
         scanning = self._scanning
-        if scanning is not None and (is_within(root, scanning) or is_within(scanning, root)):
+        if scanning is not None and _touch(root, scanning):
             return RootStatus(root, RootState.SCANNING, indexed)
-        vanished = sum(len(s.paths) for s in self._suspicions if self._rules.root_of(s.folder) == root)
-        if vanished:
-            reason = f"{vanished} pictures have vanished at once; a second look decides."
+        if suspected := self._suspicion.count(root):
+            reason = (
+                f"{suspected} pictures have vanished at once: a second scan decides whether they are gone."
+            )
             return RootStatus(root, RootState.SCANNING, indexed, reason)
+        lacks = [*self._lacking_mounts(root), *self._lacking_permissions(root)]
+        return RootStatus(
+            root, RootState.DEGRADED if lacks else RootState.ONLINE, indexed, " ".join(lacks) or None
+        )
+
+    def _lacking_mounts(self, root: str) -> list[str]:
+        mounts = ((p, reason) for p, reason in self._offline.items() if p != root)
+        return [
+            f"{place} is offline, and its pictures stay: it {reason}."
+            for place, reason in mounts
+            if self._rules.root_of(place) == root
+        ]
+
+    def _lacking_permissions(self, root: str) -> list[str]:
         unreadable = [p for p in self._unreadable if self._rules.root_of(p) == root]
-        if unreadable:
-            first = unreadable[0]
-            reason = f"{len(unreadable)} paths cannot be read; {first!r}: {self._unreadable[first]}."
-            return RootStatus(root, RootState.DEGRADED, indexed, reason)
-        return RootStatus(root, RootState.ONLINE, indexed)
+        if not unreadable:
+            return []
+        first = unreadable[0]
+        return [f"{len(unreadable)} paths cannot be read, e.g. {first!r}: {self._unreadable[first]}."]
 
     def _count_indexed(self, root: str) -> int:
         """Without what belongs to the roots nested in this one."""
         nested = self._rules.nested_roots(root)
-        outermost = _outermost(nested)
-        inner = sum(self._ledger.counts(r)[PictureState.INDEXED] for r in outermost)
+        inner = sum(self._ledger.counts(r)[PictureState.INDEXED] for r in outermost(nested))
         return self._ledger.counts(root)[PictureState.INDEXED] - inner
 
     def _is_settled(self, signature: Signature) -> bool:
@@ -241,9 +232,9 @@ class Scanner:
     # The thread.
 
     def _run(self) -> None:
-        while (work := self._next_round()) is not None:
+        while (work := self._next_work()) is not None:
             try:
-                self._scan_all(work)
+                self._do(work)
             except ScanStoppedError:
                 return
             except Exception:  # noqa: BLE001 - without this thread nothing would ever be put right again
@@ -253,35 +244,56 @@ class Scanner:
             else:
                 self._finish(work.ticket)
 
-    def _scan_all(self, work: _Round) -> None:
-        try:
-            for suspicion in work.suspicions:
-                self._scanning = suspicion.folder
-                self._scan(suspicion.folder, suspicion)
-            for folder in work.folders:
-                self._scanning = folder
-                self._scan(folder)
-        finally:
-            self._scanning = None
-
-    def _next_round(self) -> _Round | None:
-        """Wait for something to do; ``None`` when it is time to stop."""
+    def _next_work(self) -> _Work | None:
+        """Wait for requests, or until it is time for a scan; ``None`` when it is time to stop."""
         with self._changed:
             while not self._stopping.is_set():
                 now = time.monotonic()
-                if self._next_full is not None and now >= self._next_full:
-                    self._requested.add(EVERYTHING)
-                suspicions = [s for s in self._suspicions if s.due <= now]
-                if self._requested or suspicions:
-                    folders = _outermost(self._requested)
+                self._request_what_is_due(now)
+                unheard = now >= self._next_unheard
+                if self._requested or unheard:
+                    folders = outermost(self._requested)
                     self._requested.clear()
                     if EVERYTHING in folders:
                         self._next_full = now + self._rescan_s
-                    return _Round(self._ticket, folders, suspicions)
-                times = [s.due for s in self._suspicions]
-                times += [] if self._next_full is None else [self._next_full]
-                self._changed.wait(min(times) - now if times else None)
+                    return _Work(self._ticket, folders, unheard)
+                self._changed.wait(self._next_time() - now)
             return None
+
+    def _request_what_is_due(self, now: float) -> None:
+        if self._next_full is not None and now >= self._next_full:
+            self._requested.add(EVERYTHING)
+        for folder in [folder for folder, due in self._to_confirm.items() if now >= due]:
+            del self._to_confirm[folder]
+            self._requested.add(folder)
+
+    def _next_time(self) -> float:
+        times = [self._next_unheard, *self._to_confirm.values()]
+        return min(times if self._next_full is None else [*times, self._next_full])
+
+    def _do(self, work: _Work) -> None:
+        started = time.monotonic()
+        unheard = self._all_unheard() if work.unheard else []
+        self._scan_all(outermost([*work.folders, *unheard]))
+        if work.unheard:
+            now = time.monotonic()
+            self._next_unheard = now + max(self._unheard_s, (now - started) / _UNHEARD_SHARE)
+
+    def _all_unheard(self) -> list[str]:
+        """What nobody would tell of: folders beyond the reach of events, and what could not be read."""
+        unreadable = (path if os.path.isdir(path) else os.path.dirname(path) for path in self._unreadable)
+        return [*self._unheard(), *unreadable]
+
+    def _scan_all(self, folders: list[str]) -> None:
+        try:
+            for folder in folders:
+                self._scanning = folder
+                report = self.scan(folder)
+                if report.unconfirmed:
+                    _log.warning("%d pictures have vanished; they are looked for again", report.unconfirmed)
+                    self._to_confirm.setdefault(folder, time.monotonic() + self._confirm_s)
+        finally:
+            self._scanning = None
 
     def _give_back(self, folders: Iterable[str]) -> None:
         with self._changed:
@@ -289,12 +301,47 @@ class Scanner:
 
     def _finish(self, ticket: int) -> None:
         with self._changed:
-            self._scanned = ticket
+            if not self._to_confirm:
+                self._scanned = ticket
             self._changed.notify_all()
 
-    def _served(self) -> int:
-        """The last ticket of which all is known; the lock is held."""
-        return min([self._scanned, *(s.ticket - 1 for s in self._suspicions)])
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """:param ticket: the newest request that this serves.
+    :param unheard: it is time for the folders of which events do not tell all.
+    """
+
+    ticket: int
+    folders: list[str]
+    unheard: bool
+
+
+class _Suspicion:
+    """What has vanished suddenly, root by root, until a later scan has missed it as well."""
+
+    def __init__(self, confirm_s: float) -> None:
+        self._confirm_s = confirm_s
+        self._missed: dict[str, dict[str, float]] = {}
+
+    def confirmed(self, root: str, top: str, missing: list[str], *, emptied: bool) -> list[str]:
+        """Which of these files may be taken for gone.
+
+        :param missing: all that is missing in ``top``, a folder of this root.
+        :param emptied: that is everything, and ``top`` is the root.
+        """
+        now, absent = time.monotonic(), set(missing)
+        before = self._missed.pop(root, {})
+        elsewhere = {path: since for path, since in before.items() if not is_within(path, top)}
+        if not emptied and len(missing) < _SUDDEN:
+            self._missed[root] = elsewhere
+            return missing
+        self._missed[root] = elsewhere | {path: before.get(path, now) for path in absent}
+        return [p for p in missing if p in before and now - before[p] >= self._confirm_s]
+
+    def count(self, root: str) -> int:
+        """How many files of this root were missed by one scan alone."""
+        return len(self._missed.get(root, ()))
 
 
 class ScanStoppedError(Exception):
@@ -303,25 +350,19 @@ class ScanStoppedError(Exception):
 
 @dataclass(slots=True)
 class _Scan:
-    """One scan while it goes on. What is missing is queued last, when the root is known to have stayed.
-
-    :param suspects: files of which another scan is to decide whether they are missing.
-    :param confirmed: files that were missing some time ago already.
-    :param suspected: by folder: what is missing here, and too much of it at once.
-    """
+    """One scan while it goes on. What is missing is queued last, when the root is known to have stayed."""
 
     rules: Rules
     ledger: Ledger
     queue: ChangeQueue
     is_settled: Callable[[Signature], bool]
+    suspicion: _Suspicion
     stopping: threading.Event
-    suspects: AbstractSet[str] = frozenset()
-    confirmed: AbstractSet[str] = frozenset()
-    suspected: dict[str, frozenset[str]] = field(default_factory=dict)
     guard: RootGuard = field(init=False)
     seen: int = 0
     changed: int = 0
     missing: int = 0
+    unconfirmed: int = 0
     skipped: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     offline: dict[str, str] = field(default_factory=dict)
@@ -333,7 +374,7 @@ class _Scan:
         started = time.monotonic()
         root = self.rules.root_of(folder)
         if root is None:
-            self._report_missing(self._known_outside_every_root(folder))
+            self._put_missing(self._known_outside_every_root(folder))
         else:
             self._scan_in_root(root, folder)
         for nested in self.rules.nested_roots(folder):
@@ -343,7 +384,7 @@ class _Scan:
             self.seen,
             self.changed,
             self.missing,
-            sum(map(len, self.suspected.values())),
+            self.unconfirmed,
             self.skipped,
             self.unreadable,
             self.offline,
@@ -357,11 +398,14 @@ class _Scan:
         self.guard.remember(root)
         self._check_mounts(root)
         visited: set[str] = set()
+        seen_before = self.seen
         missing = self._walk(root, top, visited)
         missing += self._known_in_unvisited_folders(root, top, visited)
         self._check_mounts(root)
         if not self._is_offline(root):
-            self._judge_missing(top, [path for path in missing if not self._is_out_of_reach(path)])
+            within_reach = [path for path in missing if not self._is_out_of_reach(path)]
+            emptied = top == root and self.seen == seen_before and len(within_reach) == len(missing)
+            self._report_missing(root, top, within_reach, emptied=emptied)
         self._have_looked_at_again(top)
 
     def _have_looked_at_again(self, top: str) -> None:
@@ -482,29 +526,18 @@ class _Scan:
             for path in self.ledger.in_folder(known_folder)
         ]
 
-    def _judge_missing(self, top: str, missing: list[str]) -> None:
-        """Believe what is missing, but for a mass of pictures of which this scan alone says so."""
-        # What is queued was heard of, one by one.
-        alone = {
-            p for p in missing if p not in self.suspects and p not in self.confirmed and p not in self.queue
-        }
-        if self._is_a_mass(top, len(alone), len(missing)):
-            self.suspected[top] = frozenset(alone)
-        else:
-            alone.clear()
-        self._report_missing(p for p in missing if p not in self.suspects and p not in alone)
+    def _report_missing(self, root: str, top: str, paths: list[str], *, emptied: bool) -> None:
+        """Queue what is to be indexed no longer, and what has vanished unless that was suspiciously much.
 
-    def _is_a_mass(self, top: str, alone: int, missing: int) -> bool:
-        if alone <= _MASS:
-            return False
-        nested = _outermost(self.rules.nested_roots(top))
-        known = self._count_known(top) - sum(map(self._count_known, nested))
-        return 2 * alone > known - missing + alone
+        What is queued already was heard of, one by one, and that is no suspicious way to go.
+        """
+        vanished = [path for path in paths if path not in self.queue and not os.path.lexists(path)]
+        gone = self.suspicion.confirmed(root, top, vanished, emptied=emptied)
+        self.unconfirmed += len(vanished) - len(gone)
+        self._put_missing(set(paths).difference(vanished))
+        self._put_missing(gone)
 
-    def _count_known(self, folder: str) -> int:
-        return sum(self.ledger.counts(folder).values())
-
-    def _report_missing(self, paths: Iterable[str]) -> None:
+    def _put_missing(self, paths: Iterable[str]) -> None:
         """Queue these at once: only the indexer, which looks again, forgets a file."""
         for path in paths:
             self.missing += 1
@@ -520,11 +553,6 @@ def _is_mount_point(path: str) -> bool:
     return os.lstat(path).st_dev != os.lstat(os.path.dirname(path)).st_dev
 
 
-def _outermost(folders: Iterable[str]) -> list[str]:
-    """These folders without those that lie in others of them."""
-    kept: list[str] = []
-    # With their slash, folders stand right behind the one that they lie in.
-    for folder in sorted(folders, key=lambda path: path.rstrip("/") + "/"):
-        if not kept or not is_within(folder, kept[-1]):
-            kept.append(folder)
-    return kept
+def _touch(place: str, folder: str) -> bool:
+    """Whether one of them is the other, or lies in it."""
+    return is_within(place, folder) or is_within(folder, place)

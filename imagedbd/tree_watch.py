@@ -26,7 +26,7 @@ from watchdog.observers.inotify_c import (
     inotify_rm_watch,
 )
 
-from imagedbd.rules import IGNORE_FILE
+from imagedbd.rules import IGNORE_FILE, is_within, outermost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,6 +97,9 @@ class _Reader(InotifyFD):
 class TreeWatch:
     """Watches a root with all its folders that the rules let in, up to where nested roots begin.
 
+    The kernel knows folders, not paths: one folder has one descriptor, under however many paths it was met
+    (bind mounts, a rename that is not heard of yet). Its events are taken for events at each of them.
+
     The callbacks are called in the reader's thread and must be quick.
 
     :param on_hint: something may have happened to this file; and whether a writer closed it.
@@ -123,10 +126,10 @@ class TreeWatch:
         self._on_lost = on_lost
         self._why_lost: str | None = None
         self._lock = threading.Lock()
-        self._path_of: dict[WatchDescriptor, str] = {}
+        self._paths_of: dict[WatchDescriptor, tuple[str, ...]] = {}
         self._descriptor_of: dict[str, WatchDescriptor] = {}
         self._unwatched: dict[str, int] = {}
-        self._unreadable: set[str] = set()
+        self._closed: set[str] = set()
         self._reader = _Reader(self._handle, self._on_reader_failure)
         self._reader.start()
         try:
@@ -156,6 +159,19 @@ class TreeWatch:
         """The folders that could not be watched; of these, those that failed with this ``errno``."""
         with self._lock:
             return [path for path, why in self._unwatched.items() if code in (None, why)]
+
+    def retry(self) -> None:
+        """Try once more to watch the folders that could not be watched, until a limit is met again."""
+        for path in outermost(self.unwatched()):
+            try:
+                self._add(path)
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    return
+                if error.errno in _GONE:
+                    self._forget_unwatched(path)
+            else:
+                self._watch_tree(path)
 
     # Watching.
 
@@ -193,13 +209,21 @@ class TreeWatch:
     def _add(self, path: str) -> None:
         with self._lock:
             descriptor = self._reader.watch(os.fsencode(path))
-            # The kernel knows folders, not paths: one that was renamed unheard keeps its descriptor.
-            former = self._path_of.get(descriptor)
-            if former is not None and self._descriptor_of.get(former) == descriptor:
-                del self._descriptor_of[former]
-            self._path_of[descriptor] = path
+            former = self._descriptor_of.get(path)
+            if former is not None and former != descriptor:
+                self._take_away(path, former)
+            paths = self._paths_of.get(descriptor, ())
+            self._paths_of[descriptor] = paths if path in paths else (*paths, path)
             self._descriptor_of[path] = descriptor
             self._unwatched.pop(path, None)
+
+    def _take_away(self, path: str, descriptor: WatchDescriptor) -> None:
+        """Take a path from a folder, which is watched on under those that are left. The lock is held."""
+        left = tuple(other for other in self._paths_of.pop(descriptor, ()) if other != path)
+        if left:
+            self._paths_of[descriptor] = left
+        else:
+            self._reader.unwatch(descriptor)
 
     def _folders_in(self, folder: FolderRules) -> list[FolderRules]:
         """Those that the rules let in and that belong to this root."""
@@ -218,34 +242,36 @@ class TreeWatch:
 
     def _unwatch_below(self, path: str) -> None:
         """Stop watching a folder that has moved, and all below, under the paths that it had."""
-        prefix = f"{path}/"
         with self._lock:
-            gone = [p for p in self._descriptor_of if p == path or p.startswith(prefix)]
-            for former in gone:
-                descriptor = self._descriptor_of.pop(former)
-                self._path_of.pop(descriptor, None)
-                self._reader.unwatch(descriptor)
-            for former in [p for p in self._unwatched if p == path or p.startswith(prefix)]:
+            for former in [p for p in self._descriptor_of if is_within(p, path)]:
+                self._take_away(former, self._descriptor_of.pop(former))
+        self._forget_unwatched(path)
+
+    def _forget_unwatched(self, path: str) -> None:
+        with self._lock:
+            for former in [p for p in self._unwatched if is_within(p, path)]:
                 del self._unwatched[former]
+            self._closed = {p for p in self._closed if not is_within(p, path)}
 
     def _drop(self, descriptor: WatchDescriptor) -> None:
         with self._lock:
-            path = self._path_of.pop(descriptor, None)
-            if path is not None and self._descriptor_of.get(path) == descriptor:
-                del self._descriptor_of[path]
+            for path in self._paths_of.pop(descriptor, ()):
+                if self._descriptor_of.get(path) == descriptor:
+                    del self._descriptor_of[path]
 
     # Events, in the reader's thread.
 
     def _handle(self, event: InotifyEvent) -> None:
         if event.is_queue_overflow:
             self._lose("the kernel had to drop events")
-            return
-        folder = self._path_of.get(event.wd)
-        if folder is None:
-            return
-        if event.is_ignored:
+        elif event.is_ignored:
             self._drop(event.wd)
-        elif event.mask & InotifyConstants.IN_UNMOUNT:
+        else:
+            for folder in self._paths_of.get(event.wd, ()):
+                self._handle_in(folder, event)
+
+    def _handle_in(self, folder: str, event: InotifyEvent) -> None:
+        if event.mask & InotifyConstants.IN_UNMOUNT:
             self._lose("a file system was unmounted")
         elif event.is_delete_self or event.is_move_self:
             if folder == self.root:
@@ -256,7 +282,7 @@ class TreeWatch:
                 self._handle_folder(event, path)
             else:
                 self._handle_file(event, path)
-        elif event.is_attrib and folder == self.root:
+        elif event.is_attrib:
             self._handle_permissions(folder)
 
     def _handle_file(self, event: InotifyEvent, path: str) -> None:
@@ -267,30 +293,28 @@ class TreeWatch:
             self._on_hint(path, event.is_close_write)
 
     def _handle_folder(self, event: InotifyEvent, path: str) -> None:
-        if not event.is_attrib:
-            self._unreadable.discard(path)
         if event.is_moved_from:
             self._unwatch_below(path)
             self._on_doubt(path, "a folder has moved away")
         elif event.is_delete:
-            with self._lock:
-                self._unwatched.pop(path, None)
+            self._forget_unwatched(path)
             self._on_doubt(path, "a folder was removed")
         elif event.is_create or event.is_moved_to:
             if self._watch_tree(path):
                 self._on_doubt(path, "a folder has come")
-        elif event.is_attrib:
+        elif event.is_attrib and path in self._unwatched:
             self._handle_permissions(path)
 
     def _handle_permissions(self, path: str) -> None:
-        """A watch goes on in a folder that may no longer be read, but nobody can look at what it tells of."""
-        was_unreadable = path in self._unreadable or path in self._unwatched
-        is_unreadable = not os.access(path, os.R_OK | os.X_OK, effective_ids=True)
-        if is_unreadable:
-            self._unreadable.add(path)
-        else:
-            self._unreadable.discard(path)
-        if was_unreadable != is_unreadable and self._watch_tree(path):
+        """A folder was closed or opened, or merely touched, as every unpacked one is in the end."""
+        if _is_gone(path):
+            return
+        if not os.access(path, os.R_OK | os.X_OK, effective_ids=True):
+            if path not in self._closed:
+                self._closed.add(path)
+                self._on_doubt(path, "a folder cannot be read any more")
+        elif (path in self._closed or path in self._unwatched) and self._watch_tree(path):
+            self._closed.discard(path)
             self._on_doubt(path, "a folder's permissions have changed")
 
     def _on_reader_failure(self, error: Exception) -> None:
@@ -301,6 +325,14 @@ class TreeWatch:
         if self._why_lost is None:
             self._why_lost = reason
             self._on_lost()
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno in _GONE
+    return False
 
 
 def _folder_names(path: str) -> Iterator[str]:

@@ -9,14 +9,13 @@ import os
 import select
 import stat as stat_module
 import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import RootState
 from imagedbd.mounts import MOUNTINFO, mount_of, read_mounts
 from imagedbd.pulse import Pulse
-from imagedbd.rules import is_within
+from imagedbd.rules import is_within, outermost
 from imagedbd.tree_watch import TreeWatch
 
 if TYPE_CHECKING:
@@ -31,25 +30,24 @@ _log = logging.getLogger(__name__)
 _REST_S = 1.0
 """Between two rounds of checks that found something: a storm of events must not become one of walks."""
 
-_MANY_FOLDERS = 100
-"""A root with more folders than so that are not watched is scanned whole."""
-
 _LATE_S = 60.0
 """How much later than it said a machine under load may have the thread run."""
 _ROUND_S = 3600.0
 """Checks with new watches for every root: a walk through all folders, on a slow disk that has cached none."""
 
-_MAX_WATCHES = "fs.inotify.max_user_watches"
-_MAX_INSTANCES = "fs.inotify.max_user_instances"
+_MAX_WATCHES = ("fs.inotify.max_user_watches", "user.max_inotify_watches")
+_MAX_INSTANCES = ("fs.inotify.max_user_instances", "user.max_inotify_instances")
+"""The system's own limit, and that of a user namespace, as containers have; the lower one counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchStatus:
     """How well one root is watched.
 
-    :param state: online; degraded (something is only scanned every few minutes); offline (not there).
+    :param state: online; degraded (some folders only scanned now and then); offline (not there).
     :param folders: how many are watched.
-    :param unwatched: how many should be and cannot.
+    :param unwatched: how many should be and cannot. Those of a shared file system are watched, and yet
+        events do not tell all that happens to them.
     :param reason: a sentence, with what helps.
     """
 
@@ -66,13 +64,10 @@ class Watcher:
     A thread of its own looks after the watches, for watchdog would not tell: every few seconds, at once
     when one is lost, and whenever something is mounted. A watch that may have missed something is
     replaced, the new one armed first, and then its root is doubted: a scan after that misses nothing.
-    What events cannot cover is doubted on a timer: folders beyond the watch limit, folders that may not be
-    read, and file systems that other machines or programs write to as well.
 
     :param on_doubt: called with a folder in which anything may have happened, and with what was heard;
         in a thread of the watcher's, so it must be quick.
     :param check_s: seconds between two looks at the watches.
-    :param poll_s: seconds from one doubt of what events cannot cover to the next.
     """
 
     def __init__(
@@ -82,14 +77,11 @@ class Watcher:
         on_doubt: Callable[[str, str], None],
         *,
         check_s: float = 10.0,
-        poll_s: float = 300.0,
     ) -> None:
         self._rules = rules
         self._queue = queue
         self._on_doubt = on_doubt
         self._check_s = check_s
-        self._poll_s = poll_s
-        self._next_poll = time.monotonic() + poll_s
         self.pulse = Pulse("watcher")
         self._roots: tuple[_RootWatch, ...] = ()
         self._restarts = 0
@@ -137,6 +129,17 @@ class Watcher:
         """Each root as its watch stands; never waits."""
         return [root.status() for root in self._roots]
 
+    def unheard(self) -> list[str]:
+        """The folders where events do not tell all; those that can be watched by now are, on return.
+
+        A scan of them that starts then finds what was missed so far.
+        """
+        with self._lock:
+            folders = outermost(folder for root in self._roots for folder in root.unheard())
+            for root in self._roots:
+                root.retry()
+        return folders
+
     def _watch_roots(self) -> None:
         roots = tuple(self._new_watch(path) for path in self._rules.roots)
         for root in roots:
@@ -152,24 +155,11 @@ class Watcher:
     def _look_after(self) -> None:
         while not self._stopping.is_set():
             self.pulse.promise(self._check_s + _LATE_S)
-            self._alarm.wait(min(self._check_s, self._poll_s))
+            self._alarm.wait(self._check_s)
             self.pulse.promise(_ROUND_S)
-            if self._stopping.is_set():
-                break
-            replaced = self._check_all()
-            self._poll_if_due()
-            if replaced:
+            if not self._stopping.is_set() and self._check_all():
                 self._stopping.wait(_REST_S)
         self.pulse.end()
-
-    def _poll_if_due(self) -> None:
-        now = time.monotonic()
-        if now < self._next_poll:
-            return
-        self._next_poll = now + self._poll_s
-        for root in self._roots:
-            for folder in root.uncovered():
-                self._on_doubt(folder, "events do not tell of every change there")
 
     def _check_all(self) -> bool:
         """Replace the watches that need it; True if there were any."""
@@ -204,8 +194,8 @@ class _RootWatch:
         self._tree: TreeWatch | None = None
         self._error: OSError | None = None
         self._folder: tuple[int, int] | None = None
-        self._mounts: frozenset[str] = frozenset()
-        self._shared: tuple[Mount, ...] = ()
+        self._mounts: frozenset[Mount] = frozenset()
+        self._shared: dict[str, str] = {}
         self._limit = 0
 
     def arm(self) -> bool:
@@ -214,25 +204,28 @@ class _RootWatch:
         # Noted before the walk: what changes during it differs at the next check.
         self._folder = _identity(self.path)
         mounts = read_mounts()
-        self._mounts = _lines_below(self.path, mounts)
+        self._mounts = _at_and_below(self.path, mounts)
         self._shared = self._shared_among(mounts)
-        self._limit = _limit(_MAX_WATCHES)
+        self._limit = _limit(_MAX_WATCHES)[1]
         try:
             self._tree, self._error = self._new_tree(), None
         except OSError as error:
             self._tree, self._error = None, error
         if former is not None:
             former.stop()
+            # The two of them together may have met the limit that one does not.
+            self.retry()
         return self._tree is not None
 
-    def _shared_among(self, mounts: list[Mount]) -> tuple[Mount, ...]:
-        """The file systems that hold this root or parts of it, and that others write to as well."""
-        below = [m for m in mounts if is_within(m.place, self.path) and m.place != self.path]
-        ours = [
-            m for m in below if (rules := self._rules.folder(m.place)).root == self.path and rules.verdict.ok
-        ]
+    def _shared_among(self, mounts: list[Mount]) -> dict[str, str]:
+        """Where events do not tell all: this root, or mount points in it; each with its kind."""
         holding = mount_of(self.path, mounts)
-        return tuple(mount for mount in (*([holding] if holding else []), *ours) if mount.is_shared)
+        if holding is not None and holding.is_shared:
+            return {self.path: holding.kind}
+        # Of two at one place the later one is on top.
+        top = {mount.place: mount for mount in mounts if is_within(mount.place, self.path)}
+        shared = ((mount, self._rules.folder(mount.place)) for mount in top.values() if mount.is_shared)
+        return {m.place: m.kind for m, rules in shared if rules.root == self.path and rules.verdict.ok}
 
     def _new_tree(self) -> TreeWatch:
         """:raises OSError: the root is not there, is no longer itself, or cannot be watched."""
@@ -253,6 +246,20 @@ class _RootWatch:
             self._tree.stop()
             self._tree = None
 
+    def retry(self) -> None:
+        if self._tree is not None:
+            self._tree.retry()
+
+    def unheard(self) -> list[str]:
+        """The folders of which events do not tell all, as far as they are there."""
+        if self._tree is None:
+            return [self.path] if self._limit_is_reached() else []
+        return [*self._shared, *self._tree.unwatched()]
+
+    def _limit_is_reached(self) -> bool:
+        """Whether a limit is the reason that there is no watch at all."""
+        return self._error is not None and self._error.errno in (errno.ENOSPC, errno.EMFILE)
+
     def replace_if_needed(self) -> str | None:
         """Look at the watch and make a new one if it may have missed something.
 
@@ -270,32 +277,23 @@ class _RootWatch:
             return tree.why_lost
         if _identity(self.path) != self._folder:
             return "it is not the folder that it was"
-        if _lines_below(self.path, read_mounts()) != self._mounts:
+        if _at_and_below(self.path, read_mounts()) != self._mounts:
             return "file systems were mounted or unmounted"
-        if tree.unwatched(errno.ENOSPC) and _limit(_MAX_WATCHES) > self._limit:
+        if tree.unwatched(errno.ENOSPC) and _limit(_MAX_WATCHES)[1] > self._limit:
             return "more watches are allowed now"
         return None
 
     def status(self) -> WatchStatus:
         tree, error = self._tree, self._error
         if tree is None:
-            limit_reached = error is not None and error.errno in (errno.ENOSPC, errno.EMFILE)
-            state = RootState.DEGRADED if limit_reached else RootState.OFFLINE
+            state = RootState.DEGRADED if self._limit_is_reached() else RootState.OFFLINE
             return WatchStatus(self.path, state, 0, 0, _explain_error(error))
         unwatched = tree.unwatched()
-        reasons = [_explain_shared(self.path, self._shared)] if self._shared else []
-        reasons += [_explain_unwatched(unwatched, len(tree.unwatched(errno.ENOSPC)))] if unwatched else []
+        reasons = [_explain_shared(place, kind) for place, kind in self._shared.items()]
+        if unwatched:
+            reasons.append(_explain_unwatched(unwatched, len(tree.unwatched(errno.ENOSPC))))
         state = RootState.DEGRADED if reasons else RootState.ONLINE
         return WatchStatus(self.path, state, tree.folders, len(unwatched), " ".join(reasons) or None)
-
-    def uncovered(self) -> list[str]:
-        """The folders, each with all below, of whose changes events do not tell."""
-        tree = self._tree
-        if tree is None:
-            return [self.path] if self.status().state is RootState.DEGRADED else []
-        shared = [mount.place if is_within(mount.place, self.path) else self.path for mount in self._shared]
-        folders = [*shared, *tree.unwatched()]
-        return folders if len(folders) <= _MANY_FOLDERS else [self.path]
 
 
 class _Alarm:
@@ -341,11 +339,18 @@ def _identity(folder: str) -> tuple[int, int] | None:
     return (stat.st_dev, stat.st_ino) if stat_module.S_ISDIR(stat.st_mode) else None
 
 
-def _lines_below(folder: str, mounts: list[Mount]) -> frozenset[str]:
-    return frozenset(mount.line for mount in mounts if is_within(mount.place, folder))
+def _at_and_below(folder: str, mounts: list[Mount]) -> frozenset[Mount]:
+    return frozenset(mount for mount in mounts if is_within(mount.place, folder))
 
 
-def _limit(name: str) -> int:
+def _limit(names: tuple[str, ...]) -> tuple[str, int]:
+    """The lowest of these limits, by its name; 0 if none can be told."""
+    limits = [(_read_limit(name), name) for name in names]
+    value, name = min((limit for limit in limits if limit[0]), default=(0, names[0]))
+    return name, value
+
+
+def _read_limit(name: str) -> int:
     try:
         with open(f"/proc/sys/{name.replace('.', '/')}", encoding="ascii") as file:
             return int(file.read())
@@ -363,14 +368,8 @@ def _explain_error(error: OSError | None) -> str:
     return f"It cannot be watched: {error.strerror}."
 
 
-def _explain_shared(root: str, mounts: tuple[Mount, ...]) -> str:
-    first = mounts[0]
-    where = f"{first.place} is" if is_within(first.place, root) and first.place != root else "It lies on"
-    others = f", and so are {len(mounts) - 1} more places in it" if len(mounts) > 1 else ""
-    return (
-        f"{where} a file system of type {first.kind}{others}: what others change there is not heard of,"
-        " and found by a scan every few minutes."
-    )
+def _explain_shared(place: str, kind: str) -> str:
+    return f"{place} is on {kind}, which is silent about changes made elsewhere: it is scanned now and then."
 
 
 def _explain_unwatched(unwatched: list[str], over_limit: int) -> str:
@@ -378,14 +377,18 @@ def _explain_unwatched(unwatched: list[str], over_limit: int) -> str:
         return _explain_limit("inotify watches", _MAX_WATCHES, over_limit)
     return (
         f"{len(unwatched)} folders cannot be watched, e.g. {unwatched[0]!r};"
-        " they are scanned every few minutes, if they can be read at all."
+        " what can be read of that is scanned now and then."
     )
 
 
-def _explain_limit(what: str, name: str, folders: int) -> str:
-    limit = _limit(name)
+def _explain_limit(what: str, names: tuple[str, ...], folders: int) -> str:
+    name, limit = _limit(names)
     enough = max(2 * limit, 1 << (limit + 2 * folders).bit_length())
     return (
-        f"All {limit} {what} that a user may have are taken: {folders} folders are scanned every few"
-        f" minutes instead of watched. To allow more: sudo sysctl {name}={enough}"
+        f"All {limit} {what} that a user may have are taken: {_count(folders)} scanned now and then"
+        f" instead of watched. To allow more: sudo sysctl {name}={enough}"
     )
+
+
+def _count(folders: int) -> str:
+    return "1 folder is" if folders == 1 else f"{folders} folders are"

@@ -37,7 +37,7 @@ class World:
 
     def use(self, rules: Rules) -> None:
         self.rules = rules
-        self.scanner = Scanner(rules, self.ledger, self.queue, settle_s=0)
+        self.scanner = Scanner(rules, self.ledger, self.queue, settle_s=0, confirm_s=0)
 
     def add(self, name: str, content: bytes = b"x") -> str:
         path = self.root / name
@@ -322,7 +322,10 @@ class TestOfflineRoots:
         gone = world.add_indexed("a.jpg")
         world.scan()
         os.unlink(gone)
+        assert world.scanned() == set(), "a root that is emptied is looked at twice"
         assert world.scanned() == {gone}
+        world.ledger.forget([gone])
+        world.scan()
         (status,) = world.scanner.roots_status()
         assert status.state is RootState.ONLINE
 
@@ -561,10 +564,10 @@ class TestTheThread:
         assert world.queued() == set()
 
 
-class TestMassDisappearance:
-    """More than a hundred pictures, and more than half of them, that one scan misses and no event told of."""
+class TestSuddenDisappearance:
+    """Many pictures at once, or all of a root, that one scan misses and no event told of."""
 
-    def indexed(self, world: World, count: int = 150, folder: str = "lot") -> set[str]:
+    def indexed(self, world: World, count: int = 100, folder: str = "lot") -> set[str]:
         return {world.add_indexed(f"{folder}/{number}.jpg") for number in range(count)}
 
     def run_thread(self, world: World) -> None:
@@ -572,35 +575,47 @@ class TestMassDisappearance:
         world.scanner.start()
         assert world.scanner.wait_scanned(1, FOREVER)
 
-    def test_one_scan_alone_is_not_believed(self, world):
+    def is_suspicious(self, world: World) -> bool:
+        return "a second scan decides" in (world.scanner.roots_status()[0].reason or "")
+
+    def test_is_not_believed_at_once(self, world):
         self.indexed(world)
         world.add_indexed("keep.jpg")
         shutil.rmtree(world.root / "lot")
         report = world.scan()
-        assert (report.missing, report.suspected) == (0, 150)
+        assert (report.missing, report.unconfirmed) == (0, 100)
         (status,) = world.scanner.roots_status()
-        assert (status.state, status.indexed) == (RootState.SCANNING, 151)
-        assert "150 pictures have vanished at once" in status.reason
-        assert world.scanned() == set()
+        assert (status.state, status.indexed) == (RootState.SCANNING, 101)
+        assert "100 pictures have vanished at once" in status.reason
+        assert world.queued() == set()
 
-    def test_a_second_scan_is_and_who_waits_for_a_scan_waits_for_it(self, world):
+    def test_is_believed_after_a_second_scan_for_which_those_wait_who_wait_for_a_scan(self, world):
         lot = self.indexed(world)
         world.add_indexed("keep.jpg")
         self.run_thread(world)
         shutil.rmtree(world.root / "lot")
         assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
         assert world.queued() == lot
+        world.ledger.forget(lot)
+        assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
         assert world.scanner.roots_status()[0].state is RootState.ONLINE
 
-    def test_whoever_waits_for_that_scan_waits_for_the_second(self, world):
-        lot = self.indexed(world)
+    def test_a_second_scan_that_comes_too_soon_decides_nothing(self, world):
+        world.scanner = Scanner(world.rules, world.ledger, world.queue, settle_s=0, confirm_s=FOREVER)
+        self.indexed(world)
         world.add_indexed("keep.jpg")
         shutil.rmtree(world.root / "lot")
-        world.scanner = Scanner(world.rules, world.ledger, world.queue, settle_s=0, confirm_s=0.3)
-        first = world.scanner.request(f"{world.root}/elsewhere")
-        world.scanner.request(f"{world.root}/lot")
-        world.scanner.start()
-        assert world.scanner.wait_scanned(first, FOREVER)
+        for _ in range(3):
+            assert world.scan().unconfirmed == 100
+
+    def test_asking_again_and_again_puts_the_second_scan_off_no_longer(self, world):
+        lot = self.indexed(world)
+        world.add_indexed("keep.jpg")
+        self.run_thread(world)
+        shutil.rmtree(world.root / "lot")
+        first = world.scanner.request()
+        while not world.scanner.wait_scanned(first, 0.01):
+            world.scanner.request()
         assert world.queued() == lot
 
     def test_what_is_back_by_then_was_never_gone(self, world):
@@ -609,37 +624,45 @@ class TestMassDisappearance:
         self.run_thread(world)
         os.rename(world.root / "lot", world.base / "away")
         ticket = world.scanner.request(f"{world.root}/lot")
-        while world.scanner.roots_status()[0].reason is None:
+        while not self.is_suspicious(world):
             assert not world.scanner.wait_scanned(ticket, 0.01)
         os.rename(world.base / "away", world.root / "lot")
         os.unlink(min(lot))
         assert world.scanner.wait_scanned(ticket, FOREVER)
         assert world.queued() == {min(lot)}
 
-    def test_what_else_is_missing_by_then_is_judged_anew(self, world):
-        lot, more = self.indexed(world), self.indexed(world, 110, "more")
-        self.run_thread(world)
+    def test_what_else_is_missing_by_then_is_judged_for_itself(self, world):
+        lot, more = self.indexed(world), self.indexed(world, 70, "more")
+        world.add_indexed("keep.jpg")
+        world.scan()
         shutil.rmtree(world.root / "lot")
-        ticket = world.scanner.request()
-        while world.scanner.roots_status()[0].reason is None:
-            assert not world.scanner.wait_scanned(ticket, 0.01)
+        assert world.scan().unconfirmed == 100
         shutil.rmtree(world.root / "more")
-        (world.root / "stays").mkdir()
-        assert world.scanner.wait_scanned(ticket, FOREVER)
+        assert world.scan().unconfirmed == 70
         assert world.queued() == lot
         world.ledger.forget(lot)
-        assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
-        assert world.queued() == more
+        assert world.scanned() == more
 
-    def test_a_hundred_are_believed_at_once(self, world):
-        lot = self.indexed(world, 100)
+    def test_a_scan_of_another_folder_does_not_decide(self, world):
+        lot = self.indexed(world)
+        keep = world.add_indexed("other/keep.jpg")
+        shutil.rmtree(world.root / "lot")
+        world.scan(f"{world.root}/lot")
+        assert world.scanned(os.path.dirname(keep)) == set()
+        assert world.scanned(f"{world.root}/lot") == lot
+
+    def test_fewer_are_believed_at_once(self, world):
+        lot = self.indexed(world, 60)
         world.add_indexed("keep.jpg")
         shutil.rmtree(world.root / "lot")
         assert world.scanned() == lot
 
-    def test_half_of_a_folder_is_believed_at_once(self, world):
-        lot, _ = self.indexed(world, 101), self.indexed(world, 101, "others")
+    def test_that_empties_a_root_is_not_believed_at_once_however_few_they_were(self, world):
+        lot = self.indexed(world, 3)
+        world.scan()
         shutil.rmtree(world.root / "lot")
+        (world.root / "lot").mkdir()
+        assert world.scanned() == set()
         assert world.scanned() == lot
 
     def test_pictures_that_events_told_of_are_believed_at_once(self, world):
@@ -649,18 +672,81 @@ class TestMassDisappearance:
         for path in lot:
             world.queue.put(path)
         report = world.scan()
-        assert (report.missing, report.suspected) == (150, 0)
+        assert (report.missing, report.unconfirmed) == (100, 0)
         assert world.queued() == lot
+
+    def test_pictures_that_are_there_and_ignored_from_now_on_are_queued_at_once(self, world):
+        lot = self.indexed(world)
+        (world.root / IGNORE_FILE).write_text("*\n")
+        assert world.scanned() == lot
 
     def test_a_root_that_the_user_removed_is_believed_at_once(self, world):
         lot = self.indexed(world)
         world.use(Rules([]))
         assert world.scanned() == lot
 
-    def test_what_a_nested_root_holds_does_not_count(self, world):
-        self.indexed(world, 500, "nested")
-        self.indexed(world)
-        world.add_indexed("keep.jpg")
+    def test_of_a_nested_root_is_decided_by_scans_of_that_root(self, world):
+        lot = self.indexed(world, 100, "nested/lot")
+        world.add_indexed("keep.jpg"), world.add_indexed("nested/keep.jpg")
         world.use(Rules([str(world.root), str(world.root / "nested")]))
-        shutil.rmtree(world.root / "lot")
-        assert world.scan().suspected == 150
+        shutil.rmtree(world.root / "nested/lot")
+        assert world.scan().unconfirmed == 100
+        assert world.scanned() == lot
+
+
+class TestUnheardFolders:
+    """What events do not cover is scanned on a timer."""
+
+    def run_thread(self, world: World, *folders: Path) -> None:
+        world.scanner = Scanner(
+            world.rules,
+            world.ledger,
+            world.queue,
+            settle_s=0,
+            unheard=lambda: map(str, folders),
+            unheard_s=0.05,
+        )
+        world.scanner.start()
+        assert world.scanner.wait_scanned(1, FOREVER)
+
+    def test_are_scanned_again_and_again_and_no_others(self, world):
+        elsewhere = world.add("elsewhere/b.jpg")
+        world.enter(elsewhere)
+        (world.root / "unheard").mkdir()
+        self.run_thread(world, world.root / "unheard")
+        Path(elsewhere).unlink()
+        for number in range(3):
+            path = world.add(f"unheard/deep/{number}.jpg")
+            (change,) = world.queue.take(9, timeout=FOREVER)
+            assert change.path == path
+            world.enter(path)
+            world.queue.done(change)
+
+    def test_that_could_not_be_read_are_scanned_again_as_well(self, world, monkeypatch):
+        path = world.add("closed/a.jpg")
+        whole, closed = os.scandir, [True]
+
+        def scandir(folder):
+            if closed and str(folder).endswith("/closed"):
+                raise PermissionError(13, "Permission denied")
+            return whole(folder)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        self.run_thread(world)
+        assert world.scanner.roots_status()[0].state is RootState.DEGRADED
+        closed.clear()
+        assert [change.path for change in world.queue.take(9, timeout=FOREVER)] == [path]
+        assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
+        assert world.scanner.roots_status()[0].state is RootState.ONLINE
+
+
+class TestWhatIsOffline:
+    def test_is_known_from_the_start_and_after_each_scan_without_a_look(self, world):
+        world.add_indexed("a.jpg")
+        world.root.rename(world.base / "elsewhere")
+        world.scanner.start()
+        assert set(world.scanner.offline) == {str(world.root)}
+        assert world.scanner.wait_scanned(1, FOREVER)
+        (world.base / "elsewhere").rename(world.root)
+        assert world.scanner.wait_scanned(world.scanner.request(f"{world.root}/sub"), FOREVER)
+        assert dict(world.scanner.offline) == {}

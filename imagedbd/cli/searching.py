@@ -210,7 +210,7 @@ def list_pictures(
     empty = True
     for row in rows:
         empty = False
-        output.write(f"{row.get('state', ''):<8}  {output.short_path(row['path'])}\n")
+        output.write(f"{row.get('state', ''):<8}  {tables.place_of(row)}\n")
     if empty:
         output.say(_why_nothing(target_of(context)))
 

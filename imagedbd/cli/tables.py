@@ -43,7 +43,7 @@ def print_hits(hits: Sequence[Mapping[str, Any]]) -> None:
             [
                 str(hit["rank"]),
                 *score,
-                output.short_path(hit["path"]),
+                place_of(hit),
                 date_of(hit),
                 size_of(hit),
                 camera_of(hit),
@@ -72,6 +72,11 @@ def grid(columns: Sequence[Column]) -> Table:
             column.title, justify="right" if column.right else "left", style=column.style, overflow="fold"
         )
     return table
+
+
+def place_of(record: Mapping[str, Any]) -> str:
+    """The path, marked where the picture cannot be opened at the moment."""
+    return output.short_path(record["path"]) + (" (offline)" if record.get("offline") else "")
 
 
 def date_of(record: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from machine import program
-from oracle import assert_equal, indexed
+from oracle import assert_equal, indexed, pictures_in
 from pictures import save
 
 if TYPE_CHECKING:
@@ -40,15 +40,10 @@ class TestRelocation:
         done = machine.run("root", "relocate", str(machine.photos), str(new))
         assert done.returncode == 0, done.stderr.decode()
 
-    def test_a_moved_library_is_followed_without_embedding_or_reading(self, library: Machine) -> None:
+    def test_a_moved_library_is_followed_without_embedding(self, library: Machine) -> None:
         before, new = self.ids(library), library.home / "disk" / "photos"
         new.parent.mkdir()
         os.rename(library.photos, new)
-        # What cannot be opened as a picture shows that nothing was read.
-        damaged = new / "one.jpg"
-        stat = damaged.stat()
-        damaged.write_bytes(bytes(stat.st_size))
-        os.utime(damaged, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         self.relocate(library, new)
         library.wait()
         assert library.listed() == {
@@ -62,6 +57,20 @@ class TestRelocation:
         assert str(library.photos) not in settings
         save(new / "later.jpg", 4)
         library.until(lambda: "disk/photos/later.jpg" in library.listed())
+
+    def test_a_file_that_was_changed_on_the_way_is_found_whatever_its_size_and_time(
+        self, library: Machine
+    ) -> None:
+        new = library.home / "disk"
+        shutil.copytree(library.photos, new)
+        changed, stat = new / "one.jpg", (new / "one.jpg").stat()
+        changed.write_bytes(bytes(stat.st_size))
+        os.utime(changed, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        self.relocate(library, new)
+        library.wait()
+        assert library.listed() == {"disk/trip/two.png", "disk/trip/three.webp"}
+        assert [row["path"] for row in library.json("failures")] == [str(changed)]
+        assert library.json("status")["embeds_total"] == 3
 
     def test_a_copy_with_new_times_is_hashed_and_not_embedded(self, library: Machine) -> None:
         before, new = self.ids(library), library.home / "copy"
@@ -335,15 +344,19 @@ def test_folders_over_the_watch_limit_are_told_and_scanned(machine: Machine) -> 
         pytest.skip("needs a user namespace of its own")
     for number in range(10):
         save(machine.photos / str(number) / "a.jpg", number)
+    machine.environment["IMAGEDBD_RESCAN_UNHEARD"] = "1s"
     machine.start(instead=[*unshare, "sh", "-c", script, program("imagedbd")])
     assert_equal(machine, machine.photos)
     (root,) = machine.json("status")["roots"]
     assert root["state"] == "degraded"
-    assert "6 folders are scanned every few minutes" in root["reason"]
-    assert "sudo sysctl fs.inotify.max_user_watches=" in root["reason"]
+    assert root["unwatched"] == 6
+    assert "6 folders are scanned now and then" in root["reason"]
+    assert "sudo sysctl user.max_inotify_watches=" in root["reason"]
     for number in range(10):
         save(machine.photos / str(number) / "b.jpg", 100 + number)
         os.remove(machine.photos / str(number) / "a.jpg")
+    # Nobody asks for a scan, and yet.
+    machine.until(lambda: indexed(machine) == pictures_in(machine.photos), 60)
     assert_equal(machine, machine.photos)
 
 

@@ -510,7 +510,6 @@ class Indexer:
         """Take a file on that was read; returns whether its decoder was lost to it instead."""
         try:
             decoded = future.result()
-            _check_out_of_tick(decoded, job)
         except DecoderLostError as error:
             if job.attempts < MAX_ATTEMPTS:
                 log.warning("%s is tried once more: %s", job.change.path, error.message)
@@ -526,14 +525,22 @@ class Indexer:
         except PictureMissingError:
             self._queue.again(job.change)
         except PictureError as error:
-            self._line.add_failure(job, error.message)
+            signature = self._sure_signature(job, job.signature)
+            self._line.add_failure(replace(job, signature=signature), error.message)
         except ImagedbError as error:
             # No decoder could be run at all, which no file is to blame for.
             self._queue.again(job.change)
             self._pause(error)
         else:
-            self._sort(job, decoded)
+            self._sort(job, replace(decoded, signature=self._sure_signature(job, decoded.signature)))
         return False
+
+    def _sure_signature(self, job: _Job, signature: Signature) -> Signature:
+        """The same; or one that no file has, and another look, if a write could hide in the tick of this."""
+        if not signature.may_outlast_a_write(job.read_at):
+            return signature
+        self._queue.put(job.change.path)
+        return replace(signature, ctime_ns=0)
 
     def _sort(self, job: _Job, decoded: Decoded) -> None:
         picture = _Picture(job, decoded)
@@ -763,12 +770,6 @@ def _tries_so_far(entry: LedgerEntry | None, signature: Signature) -> int:
     if entry is None or entry.state is not PictureState.PENDING or entry.signature != signature:
         return 0
     return entry.attempts
-
-
-def _check_out_of_tick(decoded: Decoded, job: _Job) -> None:
-    """:raises PictureChangedError: it changed so recently that no signature would tell if it did again."""
-    if decoded.signature.may_outlast_a_write(job.read_at):
-        raise PictureChangedError("It has changed at this very moment.")
 
 
 def _lstat(path: str) -> os.stat_result | None:

@@ -294,7 +294,11 @@ def _parsed(line: str, place: str) -> _Pattern | None:
     if not regex.startswith("^"):
         # Shortcuts of pathspec's, for any folder and for anything at all.
         regex = ".*/" if regex.endswith("/)") else ".*"
-    return _Pattern(re.compile(rf"{regex}\Z", re.DOTALL), ignores, place)
+    try:
+        # pathspec hands ranges on as they are: `[z-a]` matches nothing with git, and is an error to `re`.
+        return _Pattern(re.compile(rf"{regex}\Z", re.DOTALL), ignores, place)
+    except re.error as error:
+        raise ValueError(f"not a pattern: {line!r}") from error
 
 
 def _read_ignore_file(folder: str, file: str, stat: os.stat_result) -> _Patterns:

@@ -375,6 +375,7 @@ class _Scan:
         root = self.rules.root_of(folder)
         if root is None:
             self._put_missing(self._known_outside_every_root(folder))
+            self._have_looked_at_again(None, folder)
         else:
             self._scan_in_root(root, folder)
         for nested in self.rules.nested_roots(folder):
@@ -406,12 +407,15 @@ class _Scan:
             within_reach = [path for path in missing if not self._is_out_of_reach(path)]
             emptied = top == root and self.seen == seen_before and len(within_reach) == len(missing)
             self._report_missing(root, top, within_reach, emptied=emptied)
-        self._have_looked_at_again(top)
+        self._have_looked_at_again(root, top)
 
-    def _have_looked_at_again(self, top: str) -> None:
-        """Queue what is being worked on: it may have gone since, and the ledger does not know it yet."""
+    def _have_looked_at_again(self, root: str | None, top: str) -> None:
+        """Queue what is being worked on: it may have gone since, and the ledger does not know it yet.
+
+        :param root: the root that it belongs to now; ``None`` for what lies outside all of them.
+        """
         for path in self.queue.in_flight():
-            if is_within(path, top):
+            if is_within(path, top) and self.rules.root_of(path) == root:
                 self.queue.put(path, settled=True)
 
     def _is_offline(self, place: str) -> bool:

@@ -51,6 +51,14 @@ _MASK = Mask(
     | InotifyConstants.IN_DONT_FOLLOW
 )
 
+# Added to what is asked of the folder already, should it lie in the root as well (a bind mount).
+_ABOVE_MASK = Mask(
+    InotifyConstants.IN_MOVE_SELF
+    | InotifyConstants.IN_ONLYDIR
+    | InotifyConstants.IN_DONT_FOLLOW
+    | InotifyConstants.IN_MASK_ADD
+)
+
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -67,12 +75,12 @@ class _Reader(InotifyFD):
         self._on_event = on_event
         self._on_failure = on_failure
 
-    def watch(self, path: bytes) -> WatchDescriptor:
+    def watch(self, path: bytes, mask: Mask = _MASK) -> WatchDescriptor:
         """:raises OSError: there is no such folder, it may not be read, or a limit is reached."""
         with self._lock:
             if self._closed:
                 raise OSError(errno.EBADF, "the watch is closed")
-            descriptor = inotify_add_watch(self._inotify_fd, path, _MASK)
+            descriptor = inotify_add_watch(self._inotify_fd, path, mask)
         if descriptor == -1:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
@@ -130,6 +138,7 @@ class TreeWatch:
         self._descriptor_of: dict[str, WatchDescriptor] = {}
         self._unwatched: dict[str, int] = {}
         self._closed: set[str] = set()
+        self._above: set[WatchDescriptor] = set()
         self._reader = _Reader(self._handle, self._on_reader_failure)
         self._reader.start()
         try:
@@ -180,6 +189,23 @@ class TreeWatch:
         if top.verdict.ok:
             self._add(self.root)
             self._watch_all(self._folders_in(top))
+            self._watch_above()
+
+    def _watch_above(self) -> None:
+        """Hear of it when a folder above the root moves away: the root's own watch goes along, silently.
+
+        While it is away, what changed before is looked for in vain, and when it is back, it is as it was.
+        A folder that may not be watched is left to those who look at the root every few seconds.
+
+        :raises OSError: one has gone already.
+        """
+        path = self.root
+        while (path := os.path.dirname(path)) != "/":
+            try:
+                self._above.add(self._reader.watch(os.fsencode(path), _ABOVE_MASK))
+            except OSError as error:
+                if error.errno in _GONE:
+                    raise
 
     def _watch_tree(self, path: str) -> bool:
         """Watch a folder with all below; False if the rules leave it out."""
@@ -264,6 +290,8 @@ class TreeWatch:
     def _handle(self, event: InotifyEvent) -> None:
         if event.is_queue_overflow:
             self._lose("the kernel had to drop events")
+        elif event.is_move_self and event.wd in self._above:
+            self._lose("a folder above it was moved")
         elif event.is_ignored:
             self._drop(event.wd)
         else:
@@ -295,6 +323,8 @@ class TreeWatch:
     def _handle_folder(self, event: InotifyEvent, path: str) -> None:
         if event.is_moved_from:
             self._unwatch_below(path)
+            # Of two that swapped names at once, the other one is here, and had come before this one went.
+            self._watch_tree(path)
             self._on_doubt(path, "a folder has moved away")
         elif event.is_delete:
             self._forget_unwatched(path)

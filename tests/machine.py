@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from imagedbd.client import Client
+from imagedbd.errors import ImagedbError
+
 START_TIMEOUT_S = 60.0
 
 
@@ -74,7 +77,15 @@ class Machine:
             self.process = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=log, pass_fds=keep or ()
             )
-        self.until(lambda: self.run("status").returncode == 0, START_TIMEOUT_S)
+        self.until(self.answers, START_TIMEOUT_S)
+
+    def answers(self) -> bool:
+        """Whether the daemon does, asked without a process of its own."""
+        try:
+            Client(self.environment["IMAGEDBD_SOCKET"], timeout=START_TIMEOUT_S).status()
+        except ImagedbError:
+            return False
+        return True
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End the daemon and return its exit status."""

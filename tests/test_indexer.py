@@ -21,7 +21,7 @@ from PIL import Image
 
 from imagedbd import indexer as indexer_module
 from imagedbd.change_queue import ChangeQueue
-from imagedbd.datatypes import Batch, Limits, PictureState, Signature
+from imagedbd.datatypes import Batch, Decoded, Limits, PictureState, Signature
 from imagedbd.decoder import Decoder
 from imagedbd.errors import ModelUnavailableError, StoreError
 from imagedbd.indexer import Indexer
@@ -72,7 +72,8 @@ class Bench:
         assert not self.crashed
 
     def look_at(self, *names: str) -> None:
-        """Put these paths in the queue, and return when all is done."""
+        """Put these paths in the queue when they have come to rest, and return when all is done."""
+        time.sleep(0.05)
         for name in names:
             self.queue.put(str(self.photos / name), settled=True)
         deadline = time.monotonic() + 60
@@ -218,6 +219,18 @@ def test_nothing_is_forgotten_while_its_root_is_offline(bench: Bench) -> None:
     assert bench.state("a.png") is PictureState.INDEXED
     bench.online = True
     bench.look_at("a.png")
+    assert bench.names() == set()
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere", "trip"])
+def test_pictures_whose_folder_became_a_link_are_forgotten_wherever_it_leads(
+    bench: Bench, target: str
+) -> None:
+    (bench.photos / "trip").mkdir()
+    bench.look_at(bench.flat("trip/a.png", 1))
+    os.rename(bench.photos / "trip", bench.photos / "elsewhere")
+    (bench.photos / "trip").symlink_to(target)
+    bench.look_at("trip/a.png")
     assert bench.names() == set()
 
 
@@ -377,6 +390,40 @@ def test_who_waits_does_not_wait_for_a_file_that_never_rests(bench: Bench) -> No
         over.set()
         writer.join()
     bench.until(lambda: bench.names() == {"a.png", "growing.png"})
+
+
+@pytest.mark.parametrize("content", ["picture", "rubbish"])
+def test_a_file_that_was_read_within_a_tick_of_its_change_is_read_once_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """A write that came after the reading may have left its signature as it was."""
+    path = bench.photos / bench.flat("a.png", 1)
+    if content == "rubbish":
+        path.write_bytes(b"rubbish")
+    submit, read = bench.decoder.submit, []
+
+    def note(path: str, *rest: Any) -> Future[Decoded]:
+        read.append(path)
+        return submit(path, *rest)
+
+    monkeypatch.setattr(bench.decoder, "submit", note)
+    monkeypatch.setattr(Signature, "may_outlast_a_write", lambda *_: len(read) == 1)
+    bench.look_at("a.png")
+    assert read == [str(path)] * 2
+    (entry,) = bench.ledger.under("/")
+    assert entry.signature == Signature.of(path.stat())
+    assert bench.embedded == (content == "picture")
+
+
+@pytest.mark.parametrize(
+    ("age_s", "second_s", "told"),
+    [(0.01, 0.5, True), (0.1, 0.5, False), (1.5, 0, True), (2.5, 0, False), (-3600, 0.5, False)],
+)
+def test_what_a_tick_may_hide(age_s: float, second_s: float, told: bool) -> None:
+    """Two seconds on file systems whose times are whole seconds; and no clock is trusted that was set back."""
+    changed = 1_700_000_000 + second_s
+    signature = Signature(1, 2, 3, int(changed * 1e9), int(changed * 1e9))
+    assert signature.may_outlast_a_write(changed + age_s) is told
 
 
 def test_a_failed_file_is_read_again_only_when_it_changes(bench: Bench) -> None:

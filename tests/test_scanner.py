@@ -237,6 +237,15 @@ class TestMissingFiles:
         world.use(Rules([str(other)]))
         assert world.scanned() == {path}
 
+    def test_a_file_that_was_looked_at_before_its_root_was_removed_is_looked_at_again(self, world):
+        path = world.add("a.jpg")
+        world.scan()
+        (change,) = world.queue.take(1, timeout=0)
+        world.use(Rules([str(world.base / "other")]))
+        world.scan()
+        world.queue.done(change)
+        assert world.queued() == {path}
+
     def test_files_that_were_taken_for_pictures_once_are_queued(self, world):
         path = world.add("a.xyz")
         world.enter(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pytest
+from renames import exchange
 
 from imagedbd import mounts
 from imagedbd.change_queue import ChangeQueue
@@ -203,6 +204,18 @@ class TestDoubts:
         assert listener.hears_of(root / "b/deep/c.jpg")
         assert str(root / "a/deep/c.jpg") not in listener.heard()
 
+    def test_two_folders_that_swap_names_in_one_step_are_both_doubted_and_watched(self, root, listen):
+        (root / "a/deep").mkdir(parents=True)
+        (root / "b").mkdir()
+        listener = listen(root)
+        exchange(root / "a", root / "b")
+        assert listener.doubts_folder(root / "a")
+        assert listener.doubts_folder(root / "b")
+        assert becomes_true(lambda: listener.status().folders == 4)
+        (root / "a/c.jpg").touch()
+        (root / "b/deep/d.jpg").touch()
+        assert listener.hears_of(root / "a/c.jpg", root / "b/deep/d.jpg")
+
     def test_a_folder_moved_out_is_doubted_and_no_longer_watched(self, root, tmp_path, listen):
         (root / "a/deep").mkdir(parents=True)
         listener = listen(root)
@@ -368,6 +381,23 @@ class TestLostWatches:
         assert becomes_true(lambda: listener.status().state is RootState.ONLINE)
         (root / "a.jpg").touch()
         assert listener.hears_of(root / "a.jpg")
+
+    def test_a_folder_above_a_root_that_was_away_for_a_moment_puts_the_root_in_doubt(self, tmp_path):
+        root = tmp_path / "above" / "higher" / "root"
+        root.mkdir(parents=True)
+        # By the clock alone nobody would notice: the root is the folder that it was. But a new watch that
+        # meets the moment in which it is away has to be tried again.
+        listener = Listener(Rules([str(root)]), check_s=1)
+        listener.watcher.start()
+        try:
+            (tmp_path / "above").rename(tmp_path / "away")
+            (tmp_path / "away").rename(tmp_path / "above")
+            assert listener.doubts_folder(root)
+            assert becomes_true(lambda: listener.status().state is RootState.ONLINE)
+            (root / "a.jpg").touch()
+            assert listener.hears_of(root / "a.jpg")
+        finally:
+            listener.watcher.stop()
 
     def test_a_root_that_is_not_there_at_the_start_is_no_error_and_no_replacement(self, root, listen):
         root.rmdir()

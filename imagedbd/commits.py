@@ -105,6 +105,33 @@ class _Row:
     moved_from: str | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _KnownVectors:
+    """What there is of some contents, looked up at once: a store needs as long for one as for many.
+
+    :param held: content hash → vector of a row that is there.
+    :param kept: content hash → id and vector of a picture that was forgotten.
+    :param paths: id → path, of the rows that have these ids by now.
+    """
+
+    hashes: AbstractSet[str]
+    held: Mapping[str, Vector]
+    kept: Mapping[str, tuple[str, bytes]]
+    paths: Mapping[str, str]
+
+    def find(self, item: Finished) -> tuple[str | None, Vector | None]:
+        """A vector for this content, and the id that its forgotten picture had, if that is free."""
+        content_hash = item.decoded.content_hash
+        if (vector := self.held.get(content_hash)) is not None:
+            return None, vector
+        if content_hash not in self.kept:
+            return None, None
+        identity, data = self.kept[content_hash]
+        # A row of this very path is this commit's own, from a try that the ledger refused.
+        free = self.paths.get(identity, item.change.path) == item.change.path
+        return identity if free else None, np.frombuffer(data, dtype="<f4")
+
+
 @dataclass(slots=True)
 class _Plan:
     upserts: list[StoredPicture] = field(default_factory=list)
@@ -148,10 +175,20 @@ class Committer:
         own = {item.change.path: self._ledger.get(item.change.path) for item in work.finished}
         sources = {i.change.path: self._source(i, own[i.change.path]) for i in work.finished if i.known}
         held = self._held(source.id for source in sources.values() if source)
+        # A source may be gone by its turn, to another picture of this batch; that one is looked up then.
+        vectors = self._look_up(
+            {
+                item.decoded.content_hash
+                for item in work.finished
+                if item.known and not _stays(item, sources.get(item.change.path), held, frozenset())
+            }
+        )
         unresolved = []
         for item in work.finished:
             path = item.change.path
-            row = self._row_of(item, own[path], sources.get(path), held, plan.taken)
+            row = self._row_of(
+                item, own[path], sources.get(path), held=held, vectors=vectors, taken=plan.taken
+            )
             if row is None:
                 unresolved.append(item)
             else:
@@ -197,16 +234,20 @@ class Committer:
         item: Finished,
         own: LedgerEntry | None,
         source: LedgerEntry | None,
+        *,
         held: Mapping[str, StoredPicture],
+        vectors: _KnownVectors,
         taken: AbstractSet[str],
     ) -> _Row | None:
         """``None`` if the vector that should be known is nowhere."""
-        if source and source.id and source.id not in taken and _has_vector(held.get(source.id), item):
+        if source and source.id and _stays(item, source, held, taken):
             moved_from = source.path if source.path != item.change.path else None
             return _Row(source.id, None, stays=True, moved_from=moved_from)
         identity, vector = own.id if own else None, item.vector
         if item.known:
-            former, vector = self._known_vector(item)
+            content_hash = item.decoded.content_hash
+            known = vectors if content_hash in vectors.hashes else self._look_up({content_hash})
+            former, vector = known.find(item)
             if vector is None:
                 return None
             identity = identity or former
@@ -214,19 +255,14 @@ class Committer:
             identity = item.new_id
         return _Row(identity, vector)
 
-    def _known_vector(self, item: Finished) -> tuple[str | None, Vector | None]:
-        """A vector for this content, and the id that its forgotten picture had, if that is free."""
-        content_hash = item.decoded.content_hash
-        if (vector := self._store.find_vector(content_hash)) is not None:
-            return None, vector
+    def _look_up(self, hashes: AbstractSet[str]) -> _KnownVectors:
+        held = self._store.find_vectors(hashes) if hashes else {}
         model = self._store.model
-        kept = self._ledger.kept_vector(content_hash, model.key) if model else None
-        if kept is None:
-            return None, None
-        identity, data = kept
-        # A row of this very path is this commit's own, from a try that the ledger refused.
-        free = all(row.record.path == item.change.path for row in self._store.get([identity]))
-        return identity if free else None, np.frombuffer(data, dtype="<f4")
+        lost = (content_hash for content_hash in hashes if content_hash not in held)
+        found = ((h, self._ledger.kept_vector(h, model.key)) for h in lost) if model else ()
+        kept = {content_hash: vector for content_hash, vector in found if vector is not None}
+        rows = self._held(identity for identity, _ in kept.values())
+        return _KnownVectors(hashes, held, kept, {key: row.record.path for key, row in rows.items()})
 
     def _fail(self, failure: Failure, plan: _Plan) -> None:
         path = failure.change.path
@@ -311,7 +347,14 @@ def _ids_in(batch: Batch) -> list[str]:
     return [*(row.record.id for row in batch.upserts), *(row.id for row in batch.patches), *batch.deletes]
 
 
-def _has_vector(row: StoredPicture | None, item: Finished) -> bool:
+def _stays(
+    item: Finished,
+    source: LedgerEntry | None,
+    held: Mapping[str, StoredPicture],
+    taken: AbstractSet[str],
+) -> bool:
+    """Whether the row of this entry may become the picture's, as it is but for its record."""
+    row = held.get(source.id) if source and source.id and source.id not in taken else None
     return row is not None and row.vector is not None and row.record.content_hash == item.decoded.content_hash
 
 

@@ -69,6 +69,8 @@ class Settings:
     """The settings that somebody set, wherever; the others have their defaults."""
     overridden: Mapping[str, Overridden] = field(default_factory=dict)
     """The settings of which the file says something else than what holds."""
+    fixed_roots: tuple[str, ...] = ()
+    """The roots that flags or a variable name: the file has no say in them."""
 
 
 def load_settings(
@@ -101,6 +103,8 @@ def load_settings(
         if name in filed and filed[name] != values[name]
     }
     values["named"] = frozenset({*filed, *places})
+    variable_roots = values["roots"] if "roots" in places else ()
+    values["fixed_roots"] = tuple(dict.fromkeys((*variable_roots, *flag_roots)))
     values["roots"] = tuple(dict.fromkeys((*values.get("roots", ()), *flag_roots)))
     values.setdefault("data_dir", str(platformdirs.user_data_path("imagedbd")))
     values.setdefault("socket", _default_socket(env, values["data_dir"]))
@@ -473,5 +477,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "log_level": _choice("debug", "info", "warning", "error"),
 }
 
-if set(_PARSERS) | {"config_file", "named", "overridden"} != {field.name for field in fields(Settings)}:
+if set(_PARSERS) | {"config_file", "named", "overridden", "fixed_roots"} != {
+    field.name for field in fields(Settings)
+}:
     raise AssertionError("every setting has a parser, and every parser a setting")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -341,6 +341,9 @@ class Store(Protocol):
 
     def find_vector(self, content_hash: str) -> Vector | None:
         """The vector of any row with this content; ``None`` if no row with it has one."""
+
+    def find_vectors(self, content_hashes: Collection[str]) -> dict[str, Vector]:
+        """As :meth:`find_vector`, for many at once, by content; it takes about as long as for one."""
 
     def scan(self, condition: Condition | None = None, *, own: bool = False) -> Iterator[ImageRecord]:
         """Every record that meets the condition, in no particular order, read in batches.

@@ -140,11 +140,14 @@ def _unreadable(path: str, error: OSError) -> PictureError:
     """Sockets, symbolic links and some devices refuse to be opened, each with an error of its own."""
     try:
         regular = stat.S_ISREG(os.lstat(path).st_mode)
-    except OSError:
-        regular = True
+    except OSError as out_of_sight:
+        # A folder that was closed a moment ago is no fault of the file's.
+        return PictureMissingError(_os_reason(out_of_sight))
     if not regular:
         return PictureMissingError("It is not a regular file.")
     if isinstance(error, PermissionError):
+        if os.access(path, os.R_OK, effective_ids=True):
+            return PictureMissingError("Its folder was closed for a moment.")
         return PictureError("There is no permission to read it.")
     return PictureError(f"It cannot be read: {_os_reason(error)}")
 

@@ -416,9 +416,9 @@ class Indexer:
             log.warning(
                 "%s cannot be looked at: %s", change.path, error.strerror, extra={"path": change.path}
             )
+            self._queue.done(change)
             # A scan knows to come again, and finds what is changed by then.
             self._request_scan(os.path.dirname(change.path))
-            self._queue.done(change)
             return None
         if stat is None or not self._is_eligible(change.path, stat):
             if stat is not None and stat_module.S_ISDIR(stat.st_mode):

@@ -483,6 +483,11 @@ class Library:
         relocation = Relocation(old, new, self._rules, self._ledger)
         relocation.check()
         self.check_work()
+        if old in self._settings.fixed_roots:
+            raise UsageError(
+                f"{old} is watched because the daemon was started with it (--root or IMAGEDBD_ROOTS),"
+                f" whatever the file says. Start it with {new} in its place: no picture is embedded again."
+            )
         if only_check:
             return {"pictures": sum(self._ledger.counts(old).values())}
         roots = self._read_settings().roots

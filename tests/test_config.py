@@ -29,6 +29,16 @@ def env(tmp_path: Path, file: Path) -> dict[str, str]:
     return {"IMAGEDBD_CONFIG": str(file), "XDG_RUNTIME_DIR": "/run/user/7"}
 
 
+def test_roots_of_flags_and_variables_are_known_as_such(tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text('roots = ["/filed"]\n')
+    flags = {"config_file": str(file), "roots": ["/flag"]}
+    assert load_settings(flags, {}).fixed_roots == ("/flag",)
+    settings = load_settings(flags, {"IMAGEDBD_ROOTS": "/one:/two"})
+    assert settings.roots == settings.fixed_roots == ("/one", "/two", "/flag")
+    assert load_settings({"config_file": str(file)}, {}).fixed_roots == ()
+
+
 def test_without_a_file_there_are_defaults(env: dict[str, str]) -> None:
     settings = load_settings(environ=env)
     assert settings.model == DEFAULT_MODELS["lance"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import pickle
@@ -12,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -441,11 +443,40 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
         decode_file(str(path), UNKNOWN, SMALL, LIMITS)
 
 
-def test_an_unreadable_file(tmp_path: Path) -> None:
-    path = tmp_path / "secret.jpg"
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that every user may look into, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # noqa: S103 - see above
+        yield Path(folder)
+
+
+def test_an_unreadable_file(open_folder: Path) -> None:
+    path = open_folder / "secret.jpg"
     path.write_bytes(saved(scene(), "JPEG"))
     path.chmod(0)
     with as_somebody_else(), pytest.raises(PictureError, match="permission"):
+        decode_file(str(path), UNKNOWN, SMALL, LIMITS)
+
+
+def test_a_file_whose_folder_was_closed_is_not_to_blame(open_folder: Path) -> None:
+    path = open_folder / "a.jpg"
+    path.write_bytes(saved(scene(), "JPEG"))
+    open_folder.chmod(0)
+    with as_somebody_else(), pytest.raises(PictureMissingError):
+        decode_file(str(path), UNKNOWN, SMALL, LIMITS)
+    open_folder.chmod(0o700)
+
+
+def test_a_file_that_can_be_read_again_by_now_is_looked_at_again(tmp_path: Path, monkeypatch: Any) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(saved(scene(), "JPEG"))
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PictureMissingError):
         decode_file(str(path), UNKNOWN, SMALL, LIMITS)
 
 

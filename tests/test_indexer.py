@@ -420,7 +420,7 @@ def test_a_file_that_was_read_within_a_tick_of_its_change_is_read_once_more(
     [(0.01, 0.5, True), (0.1, 0.5, False), (1.5, 0, True), (2.5, 0, False), (-3600, 0.5, False)],
 )
 def test_what_a_tick_may_hide(age_s: float, second_s: float, told: bool) -> None:
-    """Two seconds on file systems whose times are whole seconds; and no clock is trusted that was set back."""
+    """Two seconds where times are whole seconds. A time far in the future says that a clock was set back."""
     changed = 1_700_000_000 + second_s
     signature = Signature(1, 2, 3, int(changed * 1e9), int(changed * 1e9))
     assert signature.may_outlast_a_write(changed + age_s) is told

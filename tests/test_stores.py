@@ -133,6 +133,7 @@ def test_a_new_store_is_empty_and_answers(store):
     assert store.matching(["dog"], 10) == []
     assert store.nearest(vector(0), 10) == []
     assert store.find_vector("x") is None
+    assert store.find_vectors(["x"]) == {}
     store.maintain()
     store.maintain(idle=True)
     assert store.stats().rows == 0
@@ -376,6 +377,17 @@ def test_a_vector_is_found_by_its_content(bound):
     upsert(bound, picture("a", content_hash="same"), picture("b", 2, content_hash="same"), picture("c", 3))
     assert bound.find_vector("same") @ vector(2) > 0.999999
     assert bound.find_vector("other") is None
+
+
+def test_vectors_are_found_by_their_contents_many_at_once(bound):
+    assert bound.find_vectors(["same"]) == {}
+    upsert(bound, picture("a", content_hash="same"), picture("b", 2, content_hash="same"), picture("c", 3))
+    upsert(bound, picture("d", 4, content_hash="it's"), picture("e", content_hash="without"))
+    found = bound.find_vectors(["same", "it's", "without", "other"])
+    assert set(found) == {"same", "it's"}
+    assert found["same"] @ vector(2) > 0.999999
+    assert found["it's"] @ vector(4) > 0.999999
+    assert bound.find_vectors([]) == {}
 
 
 def test_stats_count_rows_and_vectors(bound, kind, folder):

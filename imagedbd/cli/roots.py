@@ -93,13 +93,16 @@ def relocate(
     config_file = _config_file(target, status)
     place = resolve_root(new)
     if status is None:
+        _check_no_variable()
         roots = load_settings({"config_file": config_file}, environ={}).roots
         root = _as_watched(old, roots)
         check_places(root, place, tuple(roots))
     else:
         root = _as_watched(old, [known["path"] for known in status["roots"]])
         target.client.relocate(root, place, only_check=True)
-    if not move_root(config_file, root, place):
+    filed = load_settings({"config_file": config_file}, environ={}).roots
+    # Where a first try broke off, the file names the new place already.
+    if not move_root(config_file, root, place) and place not in filed:
         _check_configured(root, config_file, status)
     if status is None:
         output.say(
@@ -168,6 +171,14 @@ def _check_folder(root: str) -> None:
     if not os.path.isdir(root):
         what = "is not a folder" if os.path.lexists(root) else "does not exist"
         raise UsageError(f"{output.printable(root)} {what}.")
+
+
+def _check_no_variable() -> None:
+    if os.environ.get("IMAGEDBD_ROOTS") is not None:
+        raise UsageError(
+            "IMAGEDBD_ROOTS is set, and where it is, the daemon goes by it and not by the file: name the new"
+            " place there, or unset it. No picture is embedded again."
+        )
 
 
 def _as_watched(folder: str, roots: Sequence[str]) -> str:

@@ -63,7 +63,7 @@ from .syncing import files_below, size_of
 from .vector_index import VectorIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -500,6 +500,17 @@ class FaissStore:
             rows = contents.frame.rows_of_content(content_hash)
             found = rows[contents.vectored[rows]]
             return unit(self._codes()[found[0]]) if len(found) else None
+
+    def find_vectors(self, content_hashes: Collection[str]) -> dict[str, Vector]:
+        with reported("look up vectors"), self._gate.reading():
+            contents = self._current
+            rows = contents.frame.rows_of_contents(content_hashes)
+            rows = rows[contents.vectored[rows]]
+            found = contents.frame.take(rows, ["content_hash"])["content_hash"].to_pylist()
+            codes = self._codes()
+            return {
+                str(content_hash): unit(codes[row]) for content_hash, row in zip(found, rows, strict=True)
+            }
 
     def scan(
         self,

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from .rows import HAS_VECTOR, table_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import BinaryIO
 
     from numpy.typing import NDArray
@@ -58,6 +59,10 @@ class RecordFrame:
     def rows_of_content(self, content_hash: str) -> NDArray[np.int64]:
         wanted = pa.scalar(content_hash, pa.string())
         return np.flatnonzero(_bools(pc.equal(self.table["content_hash"], wanted)))
+
+    def rows_of_contents(self, content_hashes: Collection[str]) -> NDArray[np.int64]:
+        wanted = pa.array(list(content_hashes), pa.string())
+        return np.flatnonzero(_bools(pc.is_in(self.table["content_hash"], value_set=wanted)))
 
     def write(self, file: BinaryIO) -> None:
         """As Parquet, with a checksum for each page; a frame in one piece, as :meth:`compacted` gives it.

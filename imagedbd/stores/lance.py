@@ -53,7 +53,7 @@ from .rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from imagedbd.datatypes import Batch, Condition, ImageRecord, ModelInfo, Vector
@@ -487,6 +487,20 @@ class LanceStore:
             where = f"content_hash = {text_sql(content_hash)} AND {HAS_VECTOR}"
             found = self._pictures.search().where(where).select([VECTOR]).limit(1).to_arrow()
             return unit(vector_matrix(found[VECTOR])[0]) if found.num_rows else None
+
+    def find_vectors(self, content_hashes: Collection[str]) -> dict[str, Vector]:
+        self._notice_binding()
+        if self._dimension is None:
+            return {}
+        hashes = list(content_hashes)
+        found: dict[str, Any] = {}
+        with self._reading("look up vectors"):
+            for start in range(0, len(hashes), _IDS_PER_QUERY):
+                some = ", ".join(map(text_sql, hashes[start : start + _IDS_PER_QUERY]))
+                query = self._pictures.search().where(f"content_hash IN ({some}) AND {HAS_VECTOR}")
+                rows = query.select(["content_hash", VECTOR]).to_arrow()
+                found |= zip(rows["content_hash"].to_pylist(), vector_matrix(rows[VECTOR]), strict=True)
+        return {content_hash: unit(vector) for content_hash, vector in found.items()}
 
     def scan(self, condition: Condition | None = None, *, own: bool = False) -> Iterator[ImageRecord]:
         with self._reading("read all pictures"):

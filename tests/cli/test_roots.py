@@ -132,6 +132,17 @@ def test_relocating_with_the_daemon_down(imagedb, config, photos):
     assert "# mine" in config.read_text()
 
 
+def test_relocating_where_a_variable_hides_the_file_is_refused_before_it_is_touched(
+    imagedb, config, photos, monkeypatch
+):
+    config.write_text('roots = ["/gone"] # mine\n')
+    monkeypatch.setenv("IMAGEDBD_ROOTS", "/gone")
+    ran = imagedb("root", "relocate", "/gone", "photos")
+    assert ran.code == 2
+    assert "IMAGEDBD_ROOTS is set" in ran.words
+    assert config.read_text() == 'roots = ["/gone"] # mine\n'
+
+
 def test_relocating_asks_the_daemon_first(daemon, imagedb, config, photos):
     config.write_text('roots = ["/photos"]\n')
     seen = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from machine import program
 from oracle import assert_equal, indexed, pictures_in
 from pictures import save
+
+from imagedbd.config import move_root
 
 if TYPE_CHECKING:
     from machine import Machine
@@ -107,6 +110,65 @@ class TestRelocation:
         assert self.ids(library) == before
         assert library.listed() == {f"disk/{p}" for p in ("one.jpg", "trip/two.png", "trip/three.webp")}
         assert library.json("status")["embeds_total"] == 0
+
+    def test_a_daemon_that_was_given_the_root_otherwise_refuses_before_the_file_is_touched(
+        self, library: Machine
+    ) -> None:
+        library.stop()
+        new, settings = library.home / "disk", (library.home / "config.toml").read_text()
+        os.rename(library.photos, new)
+        library.environment["IMAGEDBD_ROOTS"] = str(library.photos)
+        library.start(roots=[])
+        done = library.run("root", "relocate", str(library.photos), str(new))
+        assert done.returncode == 2
+        assert "started with it (--root or IMAGEDBD_ROOTS)" in " ".join(done.stderr.decode().split())
+        assert (library.home / "config.toml").read_text() == settings
+        assert len(library.listed()) == 3
+
+    def test_a_command_that_was_killed_when_it_had_changed_the_file_is_given_once_more(
+        self, library: Machine
+    ) -> None:
+        before, new = self.ids(library), library.home / "disk"
+        os.rename(library.photos, new)
+        assert move_root(str(library.home / "config.toml"), str(library.photos), str(new))
+        self.relocate(library, new)
+        assert_equal(library, new)
+        assert self.ids(library) == before
+        assert embedded(library) == 3
+
+    @pytest.mark.parametrize(
+        "place",
+        [
+            "imagedbd.relocation:Relocation.bring_over:before",
+            "imagedbd.relocation:Relocation._bring_places_over:after",
+            "imagedbd.ledger:Ledger.put:before",
+            "imagedbd.ledger:Ledger.put:after",
+            "imagedbd.relocation:Relocation.bring_over:after",
+        ],
+        ids=["begun", "places", "store", "store and ledger", "settings"],
+    )
+    def test_a_daemon_that_is_killed_in_the_middle_ends_in_equality(
+        self, library: Machine, place: str
+    ) -> None:
+        before, new = self.ids(library), library.home / "disk"
+        library.stop()
+        library.environment |= {
+            "IMAGEDBD_TEST_KILL": place,
+            "IMAGEDBD_TEST_KILL_FROM": str(library.home / "now"),
+        }
+        library.start(roots=[])
+        library.wait()
+        os.rename(library.photos, new)
+        (library.home / "now").touch()
+        done = library.run("root", "relocate", str(library.photos), str(new))
+        assert done.returncode == 70, done.stderr
+        assert library.process is not None
+        assert library.process.wait(30) == -signal.SIGKILL
+        (library.home / "now").unlink()
+        library.start(roots=[])
+        assert_equal(library, new)
+        assert self.ids(library) == before
+        assert embedded(library) == 0
 
     def test_what_cannot_be_is_refused_and_changes_nothing(self, library: Machine) -> None:
         settings = (library.home / "config.toml").read_text()

@@ -1,7 +1,8 @@
 """Puts the stub in the place of ``imagedbd.openclip``, in every Python that has this folder on its path.
 
 Python imports a module of this name at its start. Loading torch takes most of a daemon's start; everything
-around it (the process, the pipe, the messages) stays the real thing. Decoders obey what :mod:`poison` says.
+around it (the process, the pipe, the messages) stays the real thing. Decoders obey what :mod:`poison` says,
+and a process kills itself where :mod:`killpoint` has it do so.
 
 With ``IMAGEDBD_STUB_FREEZES`` set, SIGUSR2 freezes the thread that receives signals, which in a daemon is the
 one of its control loop.
@@ -14,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -28,26 +29,28 @@ class _StubFinder:
         if name == "imagedbd.openclip":
             return importlib.util.spec_from_file_location(name, HERE / "openclip.py")
         if name == "imagedbd.decoder_worker":
-            return _infected(PathFinder.find_spec(name, path))
+            return _changed(PathFinder.find_spec(name, path), _helper("poison").infect)
+        if name == os.environ.get("IMAGEDBD_TEST_KILL", "").partition(":")[0]:
+            return _changed(PathFinder.find_spec(name, path), _helper("killpoint").lay)
         return None
 
 
-def _infected(spec: ModuleSpec | None) -> ModuleSpec | None:
+def _changed(spec: ModuleSpec | None, change: Callable[[ModuleType], None]) -> ModuleSpec | None:
     assert spec is not None
     assert spec.loader is not None
     run = spec.loader.exec_module
 
-    def run_and_infect(module: ModuleType) -> None:
+    def run_and_change(module: ModuleType) -> None:
         run(module)
-        _poison().infect(module)
+        change(module)
 
-    spec.loader.exec_module = run_and_infect  # type: ignore[method-assign]
+    spec.loader.exec_module = run_and_change  # type: ignore[method-assign]
     return spec
 
 
-def _poison() -> ModuleType:
+def _helper(name: str) -> ModuleType:
     """By its file: the folder that it lies in is not to be on everybody's path."""
-    spec = importlib.util.spec_from_file_location("poison", HERE.parent / "poison.py")
+    spec = importlib.util.spec_from_file_location(name, HERE.parent / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +19,45 @@ from imagedbd.errors import ImagedbError
 
 START_TIMEOUT_S = 60.0
 
+_NOBODY = 65534
+AS_NOBODY = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
+
 
 def program(name: str) -> str:
     """The console script, as the user has it on the path."""
     return os.path.join(os.path.dirname(sys.executable), name)
+
+
+def interpreter_for_another_user() -> str | None:
+    """A Python that a user who is not root may run, with all that a daemon needs; ``None`` if there is none.
+
+    That of a virtual environment may lie where only root may look; then the system's own has its libraries.
+    """
+    version = f"python3.{sys.version_info.minor}"
+    names = [sys.executable, shutil.which(version, path="/usr/local/bin:/usr/bin")]
+    return next((name for name in names if name and _another_user_can_run(name)), None)
+
+
+def _another_user_can_run(python: str) -> bool:
+    probe = (
+        "import subprocess, sys; import imagedbd, lancedb; sys.exit(subprocess.call([sys.executable, '-V']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": _python_path()}
+    try:
+        command = [*_as_another_user(), python, "-c", probe]
+        done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def _as_another_user() -> list[str]:
+    return AS_NOBODY if os.geteuid() == 0 else []
+
+
+def _python_path(*before: str) -> str:
+    own = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([*before, *([own] if own else []), sysconfig.get_path("purelib")])
 
 
 class Machine:
@@ -58,12 +95,14 @@ class Machine:
         *arguments: str,
         roots: list[Path] | None = None,
         obedient: bool = False,
+        another_user: str | None = None,
         instead: list[str] | None = None,
         keep: list[int] | None = None,
     ) -> None:
         """Start the daemon and return when it answers.
 
         :param obedient: permission bits count for it, also where it is root.
+        :param another_user: where this is root, it is not, and runs by this interpreter.
         :param instead: a program in the place of ``imagedbd``.
         :param keep: descriptors that it is given.
         """
@@ -72,12 +111,21 @@ class Machine:
             command += ["--root", str(root)]
         if obedient and os.geteuid() == 0:
             command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
+        if another_user is not None and os.geteuid() == 0:
+            self._give_home_away()
+            self.environment["PYTHONPATH"] = _python_path(self.environment["PYTHONPATH"])
+            command = [*AS_NOBODY, another_user, "-m", "imagedbd", *command[1:]]
         log = (self.home / "log").open("ab")
         with log:
             self.process = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=log, pass_fds=keep or ()
             )
         self.until(self.answers, START_TIMEOUT_S)
+
+    def _give_home_away(self) -> None:
+        for folder, _, names in os.walk(self.home):
+            for path in (folder, *(os.path.join(folder, name) for name in names)):
+                os.chown(path, _NOBODY, _NOBODY, follow_symlinks=False)
 
     def answers(self) -> bool:
         """Whether the daemon does, asked without a process of its own."""

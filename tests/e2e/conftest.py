@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from machine import Machine
+from machine import Machine, interpreter_for_another_user
 
 
 @contextmanager
@@ -50,3 +50,12 @@ def real_machine(checkpoint: Path) -> Iterator[Machine]:
     """Shared as well, and with torch and OpenCLIP themselves, on the small random model."""
     with _new_machine(checkpoint) as machine:
         yield machine
+
+
+@pytest.fixture
+def another_user() -> str:
+    """The interpreter of a daemon that is not root: permissions count for it."""
+    interpreter = interpreter_for_another_user()
+    if interpreter is None:
+        pytest.skip("Python lies where only root may look")
+    return interpreter

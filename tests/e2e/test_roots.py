@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from machine import program
 from oracle import assert_equal, indexed, pictures_in
@@ -422,12 +423,14 @@ def test_folders_over_the_watch_limit_are_told_and_scanned(machine: Machine) -> 
     assert_equal(machine, machine.photos)
 
 
-def test_folders_that_may_not_be_read_keep_their_pictures(machine: Machine) -> None:
+def test_folders_that_may_not_be_read_keep_their_pictures(machine: Machine, another_user: str) -> None:
     private = machine.photos / "private"
     save(machine.photos / "one.jpg", 1)
     save(private / "two.jpg", 2)
     save(private / "sub" / "three.jpg", 3)
-    machine.start(obedient=True)
+    machine.start(another_user=another_user)
+    assert machine.process is not None
+    assert psutil.Process(machine.process.pid).uids().real != 0
     assert_equal(machine, machine.photos)
     private.chmod(0)
     (private / "sub" / "three.jpg").rename(private / "three.jpg")

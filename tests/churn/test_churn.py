@@ -14,7 +14,7 @@ import pytest
 from churn.churn import Churn
 from churn.shrink import shrink
 
-SEEDS = int(os.environ.get("IMAGEDBD_CHURN_SEEDS", "3"))
+SEEDS = int(os.environ.get("IMAGEDBD_CHURN_SEEDS", "2"))
 STEPS = int(os.environ.get("IMAGEDBD_CHURN_STEPS", "500" if "IMAGEDBD_CHURN_SEEDS" in os.environ else "120"))
 # The processes of a parallel run have this in common; alone, chance will do.
 _BASE = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID")).randrange(10**9)

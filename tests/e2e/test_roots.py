@@ -140,13 +140,13 @@ class TestRelocation:
     @pytest.mark.parametrize(
         "place",
         [
-            "imagedbd.relocation:Relocation.bring_over:before",
-            "imagedbd.relocation:Relocation._bring_places_over:after",
+            pytest.param("imagedbd.relocation:Relocation.bring_over:before", marks=pytest.mark.slow),
+            pytest.param("imagedbd.relocation:Relocation._bring_places_over:after", marks=pytest.mark.slow),
             "imagedbd.ledger:Ledger.put:before",
-            "imagedbd.ledger:Ledger.put:after",
-            "imagedbd.relocation:Relocation.bring_over:after",
+            pytest.param("imagedbd.ledger:Ledger.put:after", marks=pytest.mark.slow),
+            pytest.param("imagedbd.relocation:Relocation.bring_over:after", marks=pytest.mark.slow),
         ],
-        ids=["begun", "places", "store", "store and ledger", "settings"],
+        ids=["settings", "places", "store", "ledger", "all"],
     )
     def test_a_daemon_that_is_killed_in_the_middle_ends_in_equality(
         self, library: Machine, place: str

@@ -218,6 +218,7 @@ class Switched(_Answer):
 
 
 JSON_LINES = "application/x-ndjson"
+TEXT = "text/plain"
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -246,8 +247,16 @@ def documented(answer: type[BaseModel], *errors: int, many: bool = False) -> Res
 def documented_lines(row: type[BaseModel], *errors: int) -> Responses:
     """As :func:`documented`, of a route that answers with a JSON object a line."""
     about = {"type": "string", "description": f"one {row.__name__} a line, each a JSON object"}
-    content = {JSON_LINES: {"schema": about, "x-line": row.model_json_schema()}}
-    return {200: {"content": content, "description": "Successful Response"}} | _errors(*errors)
+    return _documented_content(JSON_LINES, {"schema": about, "x-line": row.model_json_schema()}, *errors)
+
+
+def documented_text(about: str, *errors: int) -> Responses:
+    """As :func:`documented`, of a route that answers with plain text."""
+    return _documented_content(TEXT, {"schema": {"type": "string", "description": about}}, *errors)
+
+
+def _documented_content(kind: str, described: dict[str, Any], *errors: int) -> Responses:
+    return {200: {"content": {kind: described}, "description": "Successful Response"}} | _errors(*errors)
 
 
 def _errors(*codes: int) -> Responses:

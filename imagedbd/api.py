@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from imagedbd import __version__, answers, errors
-from imagedbd.answers import documented, documented_lines
+from imagedbd.answers import documented, documented_lines, documented_text
 from imagedbd.bodies import (
     ModelBody,
     PathBody,
@@ -35,6 +35,7 @@ from imagedbd.bodies import (
     WaitBody,
 )
 from imagedbd.datatypes import PictureTerm, PromptTerm, Query, Signature, SortOrder
+from imagedbd.metrics import CONTENT_TYPE, Metrics
 from imagedbd.search import conditions_of
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class AsciiJSON(JSONResponse):
 
 
 def create_app(library: Library) -> ASGIApp:
-    """The application over an open library; it holds no state of its own."""
+    """The application over an open library; it holds no state of its own but counts of what it answered."""
     app = FastAPI(
         title="imagedbd",
         version=__version__,
@@ -94,14 +95,27 @@ def create_app(library: Library) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _invalid_response)
     app.add_exception_handler(HTTPException, _http_response)
     app.add_exception_handler(Exception, _bug_response)
-    _add_reading(app, library)
+    metrics = Metrics(library)
+    _add_metrics(app, metrics)
+    _add_reading(app, library, metrics)
     _add_steering(app, library)
     _add_switching(app, library)
     _add_page(app)
     return _BoundedBodies(app)
 
 
-def _add_reading(app: FastAPI, library: Library) -> None:
+def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses=documented_text("metrics in Prometheus' text format, version 0.0.4", 503),
+    )
+    def exposition() -> Response:
+        """How the daemon fares, in numbers for Prometheus."""
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE)
+
+
+def _add_reading(app: FastAPI, library: Library, metrics: Metrics) -> None:
     @app.get("/status", responses=documented(answers.Status))
     def status() -> AsciiJSON:
         """What the daemon is doing, and what it has."""
@@ -116,7 +130,8 @@ def _add_reading(app: FastAPI, library: Library) -> None:
         started = time.perf_counter()
 
         def answer() -> AsciiJSON:
-            found = library.search(_query(body))
+            with metrics.searches.time():
+                found = library.search(_query(body))
             took_ms = round(1000 * (time.perf_counter() - started), 2)
             hits = [hit.public() for hit in found.hits]
             return AsciiJSON({"hits": hits, "notes": found.notes, "took_ms": took_ms})

@@ -27,6 +27,7 @@ from imagedbd.errors import (
     QueryPictureError,
 )
 from imagedbd.locking import is_locked, socket_lock
+from imagedbd.processes import has_systemd
 
 MAX_PICTURE = 180 << 20
 """Bytes of a query picture, at most: in base64 it fits into a request."""
@@ -219,8 +220,9 @@ class Client:
                 f"The daemon at {self._socket_path} is starting or stopping, and does not answer yet. "
                 "Its log says more."
             )
+        kept = ", or have systemd keep it running: `imagedb service install`" if has_systemd() else ""
         return DaemonNotRunningError(
-            f"Nobody answers at {self._socket_path}. Start the daemon with `imagedbd run`."
+            f"Nobody answers at {self._socket_path}. Start the daemon with `imagedbd run`{kept}."
         )
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:

@@ -512,7 +512,8 @@ class Indexer:
             decoded = future.result()
         except DecoderLostError as error:
             if job.attempts < MAX_ATTEMPTS:
-                log.warning("%s is tried once more: %s", job.change.path, error.message)
+                path = job.change.path
+                log.warning("%s is tried once more: %s", path, error.message, extra={"path": path})
                 self._line.suspects.append(job)
             else:
                 self._line.add_failure(job, error.message)

@@ -1,4 +1,4 @@
-"""Processes of ours: how they are started, and when they have to go."""
+"""Processes of ours: how they are started, by whom else they can be, and when they have to go."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def environment(**more: str) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
         **more,
     }
+
+
+def has_systemd() -> bool:
+    """Whether systemd starts and watches over what runs on this machine: sd_booted(3)."""
+    return os.path.isdir("/run/systemd/system")
 
 
 def die_with_parent() -> None:

@@ -110,7 +110,8 @@ class Reembedder:
             if len(batch) == 1:
                 ((record, pixels),) = batch
                 self._check_model(pixels)
-                log.warning("the model could not embed %s: %s", record.path, error.message)
+                path = record.path
+                log.warning("the model could not embed %s: %s", path, error.message, extra={"path": path})
                 yield record, None
                 return
             # One picture of a failed batch may be the cause: the others must not pay for it.

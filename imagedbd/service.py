@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imagedbd.errors import ServiceError
-from imagedbd.processes import python
+from imagedbd.processes import has_systemd, python
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,8 @@ SERVICE: Final = "imagedbd.service"
 SOCKET: Final = "imagedbd.socket"
 DEFAULT_SOCKET: Final = "imagedbd/imagedbd.sock"
 """Where the socket unit listens, below the user's runtime folder."""
+LINGER_FOLDER: Final = "/var/lib/systemd/linger"
+"""Where logind keeps a file for each user whose services run from boot on."""
 GPU_DEVICES: Final = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri/renderD128")
 SANDBOX_FAILED: Final = {
     217: "user namespaces",
@@ -36,6 +38,13 @@ SANDBOX_FAILED: Final = {
     228: "filters of system calls",
 }
 """What systemd could not set up, by the exit status that it reports for it; see systemd.exec(5)."""
+
+_REMEDIES: Final = {
+    75: "Another daemon runs; stop that, then: imagedb service start",
+    78: "`imagedbd check-config` checks the settings; then: imagedb service start",
+    203: "The program is not where it was; call it from where it is now: imagedb service install",
+}
+"""What helps after a failure, by the exit status; 203 is systemd's own."""
 
 _CARRIED: Final = (
     "HF_HOME",
@@ -83,6 +92,14 @@ class State:
     @property
     def runs(self) -> bool:
         return self.active in {"active", "reloading"}
+
+
+def remedy(state: State) -> str:
+    """What helps a service that failed."""
+    if state.exit_status in SANDBOX_FAILED:
+        return "imagedb service install --no-sandbox"
+    default = "`imagedb service logs` says why; then: imagedb service start"
+    return _REMEDIES.get(state.exit_status, default)
 
 
 def unit_files(settings: Settings, environment: Mapping[str, str], *, sandbox: bool = True) -> dict[str, str]:
@@ -163,7 +180,7 @@ class UserManager:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = {**environment, "XDG_RUNTIME_DIR": runtime_folder(environment)}
-        if shutil.which("systemctl") is None or not os.path.isdir("/run/systemd/system"):
+        if shutil.which("systemctl") is None or not has_systemd():
             raise ServiceError(
                 "This machine is not run by systemd. Have whatever starts your session start this (cron does "
                 f"it at boot, on a line that begins with @reboot): {' '.join(daemon_command())}"
@@ -196,7 +213,7 @@ class UserManager:
             since=service["StateChangeTimestamp"],
             socket_active=socket["ActiveState"],
             at_login=service["UnitFileState"] == "enabled",
-            lingers=os.path.exists(f"/var/lib/systemd/linger/{user_name()}"),
+            lingers=os.path.exists(os.path.join(LINGER_FOLDER, user_name())),
         )
 
     def installed_state(self) -> State:

@@ -15,7 +15,7 @@ import pytest
 
 from imagedbd import client as client_module
 from imagedbd.client import Client
-from imagedbd.errors import DaemonBusyError, ProtocolError, UsageError
+from imagedbd.errors import DaemonBusyError, DaemonNotRunningError, ProtocolError, UsageError
 
 REFUSAL = b'{"error":{"name":"UsageError","title":"Bad request","message":"Too large."}}'
 ANSWER = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(REFUSAL)
@@ -76,6 +76,16 @@ def test_a_full_queue_is_waited_for(listener: socket.socket, monkeypatch: pytest
 
         with answering(listener, serve_the_next):
             assert Client(path).status() == {}
+
+
+@pytest.mark.parametrize("systemd", [True, False])
+def test_where_nobody_answers_the_ways_to_start_a_daemon_are_named(
+    short: Path, monkeypatch: pytest.MonkeyPatch, systemd: bool
+) -> None:
+    monkeypatch.setattr(client_module, "has_systemd", lambda: systemd)
+    with pytest.raises(DaemonNotRunningError, match="`imagedbd run`") as told:
+        Client(str(short / "s")).status()
+    assert ("`imagedb service install`" in told.value.message) == systemd
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become two other users")

@@ -12,15 +12,24 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from imagedbd import __version__
+from imagedbd.cli import service as commands
 from imagedbd.cli.output import byte_size, count, home_path
-from imagedbd.errors import ConfigError, DaemonNotRunningError, ImagedbError, StoreUnreadableError
+from imagedbd.errors import (
+    ConfigError,
+    DaemonNotRunningError,
+    ImagedbError,
+    ServiceError,
+    StoreUnreadableError,
+)
 from imagedbd.generations import generations_of, noted_damage
+from imagedbd.service import UserManager, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from imagedbd.cli.target import Target
     from imagedbd.config import Settings
+    from imagedbd.service import State
 
 REPAIR: Final = "imagedbd repair"
 LOW_SPACE: Final = 1_000_000_000
@@ -79,6 +88,7 @@ def examine(target: Target) -> Iterator[Finding]:
     yield from _data_folder(settings if status is None else _as_running(settings, status))
     yield from _socket(settings)
     yield answer
+    yield from _service()
     yield _model(settings, status)
     yield from _differences(status)
     roots = settings.roots if status is None else [str(root["path"]) for root in status["roots"]]
@@ -168,6 +178,35 @@ def _ask(target: Target) -> tuple[dict[str, Any] | None, Finding]:
     return status, Finding(
         "daemon", "ok", f"It answers, as process {status.get('pid')}: {status.get('doing')}"
     )
+
+
+def _service() -> Iterator[Finding]:
+    try:
+        state = UserManager(os.environ).state()
+    except ServiceError as error:
+        yield Finding("service", "note", error.message)
+        return
+    if not state.installed:
+        said = "systemd does not keep the daemon running: the service is not installed."
+        yield Finding("service", "note", said, "imagedb service install")
+        return
+    yield _service_now(state)
+    if not state.at_login:
+        yield Finding("service", "note", "It is not started at login.", "imagedb service install")
+    elif not state.lingers:
+        said = "It runs only while you are logged in."
+        yield Finding("service", "note", said, "imagedb service install --linger")
+
+
+def _service_now(state: State) -> Finding:
+    words = commands.in_words(state)
+    if state.active == "failed":
+        return Finding("service", "problem", words, remedy(state))
+    if state.active == "inactive" and state.socket_active == "active":
+        return Finding("service", "ok", f"{words}; the next question starts it")
+    if state.active == "inactive":
+        return Finding("service", "note", words, "imagedb service start")
+    return Finding("service", "ok", words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,13 +221,12 @@ def _why_not(state: State, error: ImagedbError) -> str:
         lacking = service.SANDBOX_FAILED[state.exit_status]
         return (
             f"This system does not let a user's services have {lacking}, which shut the daemon in. "
-            "Without them: imagedb service install --no-sandbox"
+            f"Without them: {service.remedy(state)}"
         )
     said = " ".join(_last_words())
-    hint = {75: "Another daemon runs: stop that first.", 78: "`imagedbd check-config` checks the settings."}
     return (
         f"The daemon did not come up (it ended with {state.exit_status}). {said or error.message} "
-        f"{hint.get(state.exit_status, 'More: imagedb service logs')}"
+        f"{service.remedy(state)}"
     )
 
 
@@ -260,7 +259,11 @@ def _say_how_it_is(state: State) -> None:
 
 
 def _rows(state: State) -> list[tuple[str, str]]:
-    rows = [("service", _in_words(state))]
+    from imagedbd.service import remedy
+
+    rows = [("service", in_words(state))]
+    if state.active == "failed":
+        rows.append(("what helps", remedy(state)))
     if state.status:
         rows.append(("doing", output.printable(state.status)))
     rows.append(("socket", "listening" if state.socket_active == "active" else state.socket_active))
@@ -269,12 +272,12 @@ def _rows(state: State) -> list[tuple[str, str]]:
     return rows
 
 
-def _in_words(state: State) -> str:
+def in_words(state: State) -> str:
+    """Whether it runs and since when, or why not."""
     since = f" since {state.since}" if state.since else ""
     if not state.runs:
         reason = f": {state.result}, exit status {state.exit_status}" if state.active == "failed" else ""
-        fix = "; see `imagedb service logs`" if reason else ""
-        return f"{state.active}{reason}{since}{fix}"
+        return f"{state.active}{reason}{since}"
     parts = [f"running{since}"]
     if state.pid:
         parts.append(f"process {state.pid}")

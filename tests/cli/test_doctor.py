@@ -6,11 +6,18 @@ import json
 import os
 
 import pytest
+from systemctl import DEAD, FAILED, RUNNING, pretend_systemd
 
 from imagedbd.cli import checkup
 from imagedbd.generations import note_damage
+from imagedbd.service import user_name
 
 from .conftest import a_status
+
+
+@pytest.fixture(autouse=True)
+def systemd(tmp_path, monkeypatch):
+    return pretend_systemd(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -42,6 +49,7 @@ def test_all_is_well(healthy, imagedb, monkeypatch):
         "index",
         "socket",
         "daemon",
+        "service",
         "model",
         "folders",
     } <= set(_findings(ran))
@@ -90,6 +98,49 @@ def test_what_holds_indexing_up_comes_with_what_helps(healthy, imagedb, state, d
     assert found["level"] == "problem"
     assert fix in found["fix"]
     assert ("Make room" in found["fix"]) == (fix == "Make room")
+
+
+@pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize(
+    ("service", "socket", "told"),
+    [
+        ({**DEAD, "LoadState": "not-found"}, DEAD, ("note", "imagedb service install")),
+        (FAILED, RUNNING, ("problem", "imagedbd check-config")),
+        ({**FAILED, "ExecMainStatus": "203"}, RUNNING, ("problem", "imagedb service install")),
+        ({**FAILED, "ExecMainStatus": "226"}, RUNNING, ("problem", "install --no-sandbox")),
+        (DEAD, DEAD, ("note", "imagedb service start")),
+        ({**RUNNING, "UnitFileState": "disabled"}, RUNNING, ("note", "imagedb service install")),
+        (RUNNING, RUNNING, ("note", "imagedb service install --linger")),
+    ],
+    ids=["not-installed", "settings", "moved", "sandbox", "stopped", "disabled", "not-lingering"],
+)
+def test_a_service_that_is_not_all_it_could_be_comes_with_what_helps(imagedb, systemd, service, socket, told):
+    systemd.is_in(service, socket=socket)
+    found = [f for f in json.loads(imagedb("doctor", "--json").data) if f["check"] == "service"]
+    level, fix = told
+    assert any(f["level"] == level and fix in (f["fix"] or "") for f in found)
+
+
+def test_a_service_that_runs_from_boot_on_needs_nothing(healthy, imagedb, systemd, tmp_path):
+    (tmp_path / "linger").mkdir()
+    (tmp_path / "linger" / user_name()).touch()
+    assert _findings(imagedb("doctor", "--json"))["service"] == {
+        "check": "service",
+        "level": "ok",
+        "finding": "running since Wed 2026-11-25 05:00:00 UTC, process 4711, 250 MB, 1 restart",
+        "fix": None,
+    }
+    systemd.is_in(DEAD, socket=RUNNING)
+    found = _findings(imagedb("doctor", "--json"))["service"]
+    assert (found["level"], found["fix"]) == ("ok", None)
+    assert "the next question starts it" in found["finding"]
+
+
+def test_without_systemd_the_service_is_a_note_with_another_way(healthy, imagedb, monkeypatch):
+    monkeypatch.setattr("imagedbd.service.has_systemd", lambda: False)
+    found = _findings(imagedb("doctor", "--json"))["service"]
+    assert found["level"] == "note"
+    assert "imagedbd run" in found["finding"]
 
 
 def test_bad_settings_end_the_round(imagedb, tmp_path):

@@ -5,69 +5,19 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from machine import program
+from systemctl import DEAD, FAILED, Systemd, pretend_systemd
 
-from imagedbd import service
 from imagedbd.cli.main import main
-
-SYSTEMCTL = f"""#!{sys.executable}
-import json, os, sys
-here = os.path.dirname(__file__)
-arguments = [argument for argument in sys.argv[1:] if argument not in ("--user", "--no-pager")]
-with open(os.path.join(here, "asked"), "a") as asked:
-    asked.write(" ".join(arguments) + "\\n")
-with open(os.path.join(here, "state")) as file:
-    state = json.load(file)
-if arguments[0] == "show" and len(arguments) > 2:
-    print("\\n".join(f"{{name}}={{value}}" for name, value in state[arguments[-1]].items()))
-if arguments[0] in state["failing"]:
-    print("Job for imagedbd.service failed.", file=sys.stderr)
-    sys.exit(1)
-"""
-RUNNING = {
-    "LoadState": "loaded", "ActiveState": "active", "Result": "success", "ExecMainStatus": "0",
-    "MainPID": "4711", "NRestarts": "1", "MemoryCurrent": "250000000", "UnitFileState": "enabled",
-    "StatusText": "Watching for changes.", "StateChangeTimestamp": "Wed 2026-11-25 05:00:00 UTC",
-}  # fmt: skip
-DEAD = {**RUNNING, "ActiveState": "inactive", "MainPID": "0", "MemoryCurrent": "[not set]", "StatusText": ""}
-FAILED = {**DEAD, "ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78"}
-
-
-@dataclass
-class Systemd:
-    folder: Path
-
-    def is_in(self, unit: dict[str, str], *, failing: tuple[str, ...] = ()) -> None:
-        state: dict[str, Any] = {service.SERVICE: unit, service.SOCKET: unit, "failing": failing}
-        (self.folder / "state").write_text(json.dumps(state))
-
-    @property
-    def asked(self) -> list[str]:
-        lines = (self.folder / "asked").read_text().splitlines()
-        return [line for line in lines if not line.startswith("show")]
 
 
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemd:
-    tool = tmp_path / "systemctl"
-    tool.write_text(SYSTEMCTL)
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("IMAGEDBD_CONFIG", str(tmp_path / "config.toml"))
-    monkeypatch.setenv("IMAGEDBD_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("IMAGEDBD_SOCKET", str(tmp_path / "s"))
-    is_dir = os.path.isdir
-    monkeypatch.setattr(os.path, "isdir", lambda path: path == "/run/systemd/system" or is_dir(path))
-    found = Systemd(tmp_path)
-    found.is_in(RUNNING)
-    return found
+    return pretend_systemd(tmp_path, monkeypatch)
 
 
 def test_status_tells_in_words_and_in_json_how_it_stands(
@@ -87,7 +37,9 @@ def test_status_of_a_service_that_does_not_run_is_69_and_wakes_nobody(
 ) -> None:
     systemd.is_in(FAILED)
     assert main(["service", "status"]) == 69
-    assert "failed: exit-code, exit status 78" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "failed: exit-code, exit status 78" in said
+    assert "imagedbd check-config" in said
     assert systemd.asked == []
 
 

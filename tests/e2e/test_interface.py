@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from pictures import save
-from wire import ask, connect
+from prometheus_client.parser import text_string_to_metric_families
+from wire import ask, connect, session
 
 from imagedbd import __version__
 
@@ -120,3 +121,22 @@ def test_clients_that_hang_up_or_say_nothing_cost_nobody_else(served: Machine) -
 def test_a_waiter_gets_the_counts(served: Machine) -> None:
     status, answer, _ = ask(served, "POST", "/wait", {"timeout": 60})
     assert (status, answer["indexed"], answer["failed"]) == (200, 1, 0)
+
+
+def test_the_metrics_count_what_was_done(served: Machine) -> None:
+    def measured() -> dict[str, float]:
+        with session(served) as own:
+            text = own.get("http://imagedbd/metrics", timeout=30).text
+        return {
+            " ".join([sample.name, *sample.labels.values()]): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    before = measured()
+    assert ask(served, "POST", "/search", {"text": "a"})[0] == 200
+    after = measured()
+    assert after["imagedbd_search_seconds_count"] == before["imagedbd_search_seconds_count"] + 1
+    assert after["imagedbd_pictures indexed"] == after["imagedbd_embeds_total"] == 1
+    assert after[f"imagedbd_root_pictures {served.photos}"] == 1
+    assert after["process_resident_memory_bytes"] > 0

@@ -6,11 +6,13 @@ two together.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from imagedbd.datatypes import ModelState, PictureState, RootState
+from imagedbd.dupes import Tier
 from imagedbd.generations import Course
 
 
@@ -143,6 +145,10 @@ class SwitchState(_Answer):
     eta_s: int | None
 
 
+class PauseState(_Answer):
+    until: str | None = Field(description="in UTC; nothing for a pause that somebody has to end")
+
+
 class KeptIndex(_Answer):
     kind: str
     place: str
@@ -153,8 +159,11 @@ class DifferenceRow(_Answer):
     setting: str
     configured: str
     active: str
-    command: str
-    text: str
+    command: str | None = Field(description="what makes the index follow; nothing if the setting should go")
+    place: str | None = Field(description="the flag or variable that should go")
+    finding: str
+    help: str
+    text: str = Field(description="the finding, and what helps")
 
 
 class Status(_Answer):
@@ -171,6 +180,7 @@ class Status(_Answer):
     model: ModelBrief
     device: str | None
     dtype: str | None
+    paused: PauseState | None
     switch: SwitchState | None
     previous: KeptIndex | None
     differences: list[DifferenceRow]
@@ -182,6 +192,66 @@ class Status(_Answer):
     config_file: str
     data_dir: str
     socket: str
+
+
+class Names(_Answer):
+    """What people type, for the completion of shells."""
+
+    cameras: list[str]
+    models: list[str]
+
+
+class ExportedRecord(Record):
+    vector: str | None = Field(description="little-endian float32 in base64")
+
+
+class ActiveStore(_Answer):
+    """:param place: a folder below the data folder, or a URI."""
+
+    kind: str
+    place: str
+    model: str | None
+
+
+class BackupSource(_Answer):
+    """Where everything is that a backup holds."""
+
+    data_dir: str
+    ledger: str
+    config_file: str
+    active: ActiveStore
+    model: str | None = Field(description="whose vectors are in the store")
+    pictures: int
+
+
+class HuntStep(_Answer):
+    name: str
+    done: int
+    total: int = Field(description="0 if that is not known")
+
+
+class TwinPicture(_Answer):
+    path: str
+    id: str
+    content_hash: str
+    size: int
+    mtime: str
+    format: str | None
+    width: int | None
+    height: int | None
+    taken_at: str | None
+    camera: str | None
+
+
+class DupeGroup(_Answer):
+    tier: Tier
+    pictures: list[TwinPicture] = Field(min_length=2, description="the best first, or as they were taken")
+
+
+class HuntEnd(_Answer):
+    looked_at: int = Field(description="how many pictures took part")
+    unseen: int = Field(description="may be copies, and their files could not be looked at")
+    bare: int = Field(description="have no vector, and take part in the first tier only")
 
 
 class Ticket(_Answer):
@@ -208,6 +278,27 @@ class Relocated(_Answer):
 class Reloaded(_Answer):
     changed: list[str]
     needs_restart: list[str] = Field(description="settings that count from the next start on")
+
+
+class Paused(_Answer):
+    paused: PauseState | None = Field(description="nothing, if it was over already when it was told")
+
+
+class Resumed(_Answer):
+    was_paused: bool
+
+
+class Reindexed(_Answer):
+    files: int = Field(description="how many are read again")
+    offline: list[str] = Field(description="roots that had to be left out")
+
+
+class Begun(_Answer):
+    """An empty index that answers."""
+
+    state: Literal["active"]
+    store: str
+    model: str | None
 
 
 class Switched(_Answer):
@@ -244,18 +335,24 @@ def documented(answer: type[BaseModel], *errors: int, many: bool = False) -> Res
     return told | _errors(*errors)
 
 
-def documented_lines(row: type[BaseModel], *errors: int) -> Responses:
-    """As :func:`documented`, of a route that answers with a JSON object a line."""
-    about = {"type": "string", "description": f"one {row.__name__} a line, each a JSON object"}
-    return _documented_content(JSON_LINES, {"schema": about, "x-line": row.model_json_schema()}, *errors)
+def documented_lines(*rows: type[BaseModel], refusals: Sequence[int] = ()) -> Responses:
+    """As :func:`documented`, of a route that answers with a JSON object a line, each of one of these kinds.
+
+    What goes wrong after the first line is a line as well, of :class:`ErrorAnswer`, where that is named.
+    """
+    names = " or ".join(row.__name__ for row in rows)
+    about = {"type": "string", "description": f"one {names} a line, each a JSON object"}
+    kinds: Any = Union[rows]  # noqa: UP007 - their number is not known here
+    described = {"schema": about, "x-line": TypeAdapter(kinds).json_schema()}
+    return _documented_content(JSON_LINES, described, refusals)
 
 
 def documented_text(about: str, *errors: int) -> Responses:
     """As :func:`documented`, of a route that answers with plain text."""
-    return _documented_content(TEXT, {"schema": {"type": "string", "description": about}}, *errors)
+    return _documented_content(TEXT, {"schema": {"type": "string", "description": about}}, errors)
 
 
-def _documented_content(kind: str, described: dict[str, Any], *errors: int) -> Responses:
+def _documented_content(kind: str, described: dict[str, Any], errors: Sequence[int]) -> Responses:
     return {200: {"content": {kind: described}, "description": "Successful Response"}} | _errors(*errors)
 
 

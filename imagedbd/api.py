@@ -11,7 +11,8 @@ import base64
 import html
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from anyio import CapacityLimiter, to_thread
@@ -23,10 +24,14 @@ from starlette.exceptions import HTTPException
 from imagedbd import __version__, answers, errors
 from imagedbd.answers import documented, documented_lines, documented_text
 from imagedbd.bodies import (
+    DupesBody,
+    ExportBody,
     ModelBody,
     PathBody,
+    PauseBody,
     Picture,
     Prompt,
+    ReindexBody,
     RelocationBody,
     RetryBody,
     ScanBody,
@@ -35,12 +40,15 @@ from imagedbd.bodies import (
     WaitBody,
 )
 from imagedbd.datatypes import PictureTerm, PromptTerm, Query, Signature, SortOrder
+from imagedbd.dupes import Tier
 from imagedbd.metrics import CONTENT_TYPE, Metrics
 from imagedbd.search import conditions_of
+from imagedbd.stillness import LONGEST_S
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from imagedbd.dupes import Hunt
     from imagedbd.library import Library
 
 MAX_BODY = 256 << 20
@@ -58,6 +66,8 @@ MAX_FAULTS = 5
 SEARCHES = 32
 """Searches at the same time; the others wait, and leave threads for everything that is quick."""
 WAIT_LOOK_S = 0.2
+STEP_S = 0.3
+"""How often a long answer says how far it is."""
 
 HTTP_STATUS: dict[type[errors.ImagedbError], int] = {
     errors.PictureNeededError: 409,
@@ -67,6 +77,7 @@ HTTP_STATUS: dict[type[errors.ImagedbError], int] = {
     errors.ModelUnavailableError: 503,
     errors.DaemonStoppingError: 503,
     errors.DaemonBusyError: 503,
+    errors.PausedError: 503,
     errors.EmbedderError: 503,
     errors.StoreError: 503,
     errors.ConfigError: 400,
@@ -97,8 +108,11 @@ def create_app(library: Library) -> ASGIApp:
     app.add_exception_handler(Exception, _bug_response)
     metrics = Metrics(library)
     _add_metrics(app, metrics)
-    _add_reading(app, library, metrics)
+    _add_searching(app, library, metrics)
+    _add_reading(app, library)
+    _add_long_readings(app, library)
     _add_steering(app, library)
+    _add_pausing(app, library)
     _add_switching(app, library)
     _add_page(app)
     return _BoundedBodies(app)
@@ -115,12 +129,7 @@ def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
         return Response(metrics.exposition(), media_type=CONTENT_TYPE)
 
 
-def _add_reading(app: FastAPI, library: Library, metrics: Metrics) -> None:
-    @app.get("/status", responses=documented(answers.Status))
-    def status() -> AsciiJSON:
-        """What the daemon is doing, and what it has."""
-        return AsciiJSON(library.status())
-
+def _add_searching(app: FastAPI, library: Library, metrics: Metrics) -> None:
     queue = asyncio.Semaphore(SEARCHES)
     threads = CapacityLimiter(SEARCHES)
 
@@ -140,6 +149,13 @@ def _add_reading(app: FastAPI, library: Library, metrics: Metrics) -> None:
             if await request.is_disconnected():
                 return AsciiJSON({})
             return await to_thread.run_sync(answer, limiter=threads)
+
+
+def _add_reading(app: FastAPI, library: Library) -> None:
+    @app.get("/status", responses=documented(answers.Status))
+    def status() -> AsciiJSON:
+        """What the daemon is doing, and what it has."""
+        return AsciiJSON(library.status())
 
     @app.get(
         "/pictures",
@@ -169,10 +185,46 @@ def _add_reading(app: FastAPI, library: Library, metrics: Metrics) -> None:
         """Every file that could not be indexed, a JSON object a line: ``path``, ``reason``, ``attempts``."""
         return StreamingResponse(_lines(library.failures()), media_type=answers.JSON_LINES)
 
+    @app.get("/names", responses=documented(answers.Names, 503))
+    def names() -> AsciiJSON:
+        """Names for completion: ``cameras`` of the index and ``models`` that there are, lately."""
+        return AsciiJSON(library.names())
+
     @app.get("/roots", responses=documented(answers.Root, many=True))
     def roots() -> AsciiJSON:
         """The folders that are watched, and how each of them is."""
         return AsciiJSON(library.roots())
+
+
+def _add_long_readings(app: FastAPI, library: Library) -> None:
+    @app.post(
+        "/export",
+        response_class=StreamingResponse,
+        responses=documented_lines(answers.ExportedRecord, refusals=[422]),
+    )
+    def export(body: ExportBody) -> StreamingResponse:
+        """Every record, one JSON object a line, its vector in base64 (little-endian float32)."""
+        rows = library.export(vectors=body.vectors)
+        return StreamingResponse(_lines(rows), media_type=answers.JSON_LINES)
+
+    hunts = CapacityLimiter(1)
+
+    @app.post(
+        "/dupes",
+        response_class=StreamingResponse,
+        responses=documented_lines(
+            answers.HuntStep, answers.DupeGroup, answers.HuntEnd, answers.ErrorAnswer, refusals=[422]
+        ),
+    )
+    async def dupes(body: DupesBody) -> StreamingResponse:
+        """Pictures that are there more than once, a JSON object a line.
+
+        While it is looked for them, lines of ``name``, ``done`` and ``total``; then one of ``tier`` and
+        ``pictures`` for each group, and a last one of ``looked_at``, ``unseen`` and ``bare``; or one of
+        ``error``.
+        """
+        hunt = library.hunt(conditions_of(under=body.under), map(Tier, body.tiers))
+        return StreamingResponse(_hunting(hunt, hunts), media_type=answers.JSON_LINES)
 
 
 def _add_steering(app: FastAPI, library: Library) -> None:
@@ -214,6 +266,40 @@ def _add_steering(app: FastAPI, library: Library) -> None:
     def reload() -> AsciiJSON:
         """Read the configuration again."""
         return AsciiJSON(library.reload())
+
+
+def _add_pausing(app: FastAPI, library: Library) -> None:
+    @app.post("/pause", responses=documented(answers.Paused, 422, 503))
+    def pause(body: PauseBody) -> AsciiJSON:
+        """Index nothing for a while; searching goes on. It outlives a restart."""
+        return AsciiJSON(library.pause(body.seconds))
+
+    @app.post(
+        "/backup",
+        response_class=StreamingResponse,
+        responses=documented_lines(answers.BackupSource, answers.ErrorAnswer),
+    )
+    async def backup() -> StreamingResponse:
+        """Write nothing until the caller hangs up, so that the index can be copied.
+
+        One line tells where it is, as soon as everything is still; or it has an ``error``.
+        """
+        return StreamingResponse(_holding_still(library), media_type=answers.JSON_LINES)
+
+    @app.post("/resume", responses=documented(answers.Resumed, 503))
+    def resume() -> AsciiJSON:
+        """Go on with indexing."""
+        return AsciiJSON(library.resume())
+
+    @app.post("/reindex", responses=documented(answers.Reindexed, 400, 422, 503))
+    def reindex(body: ReindexBody) -> AsciiJSON:
+        """Read unchanged pictures again; returns when they are queued."""
+        return AsciiJSON(library.reindex(body.paths, force=body.force))
+
+    @app.post("/reset", responses=documented(answers.Begun, 400, 503))
+    def reset() -> AsciiJSON:
+        """Forget the whole index and begin anew; returns when the new one answers, empty."""
+        return AsciiJSON(library.reset())
 
 
 def _add_switching(app: FastAPI, library: Library) -> None:
@@ -264,6 +350,7 @@ def _query(body: SearchBody) -> Query:
             near=(body.near.lat, body.near.lon, body.near.km) if body.near else None,
         ),
         limit=body.limit,
+        offset=body.offset,
         min_score=body.min_score,
         sort=SortOrder(body.sort),
         weights=(body.weights.likeness, body.weights.words),
@@ -292,6 +379,41 @@ def _decoded(text: str) -> bytes:
         return b"".join(base64.b64decode(piece, validate=True) for piece in pieces)
     except ValueError as error:
         raise errors.UsageError(f"The picture's data is not base64: {error}.") from error
+
+
+async def _hunting(hunt: Hunt, limiter: CapacityLimiter) -> AsyncIterator[bytes]:
+    run = asyncio.ensure_future(to_thread.run_sync(hunt.run, limiter=limiter, abandon_on_cancel=True))
+    try:
+        while not run.done():
+            yield _line(asdict(hunt.step))
+            await asyncio.wait([run], timeout=STEP_S)
+        found = run.result()
+    except errors.ImagedbError as error:
+        yield _line(error_body(error))
+        return
+    finally:
+        hunt.stop()  # whoever asked may have gone
+        run.cancel()
+    for chunk in _lines(group.public() for group in found.groups):
+        yield chunk
+    yield _line({"looked_at": found.looked_at, "unseen": found.unseen, "bare": found.bare})
+
+
+async def _holding_still(library: Library) -> AsyncIterator[bytes]:
+    still = library.hold_still()
+    try:
+        while not still.poll():  # noqa: ASYNC110 - a thread of the indexer says so, and knows no loop
+            await asyncio.sleep(WAIT_LOOK_S)
+        yield _line(await to_thread.run_sync(library.backup_source))
+        await asyncio.sleep(LONGEST_S)
+    except errors.ImagedbError as error:
+        yield _line(error_body(error))
+    finally:  # the caller has hung up
+        still.release()
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return (json.dumps(row, separators=(",", ":")) + "\n").encode("ascii")
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:

@@ -108,6 +108,7 @@ class SearchBody(_Body):
     camera: AnyText | None = Field(default=None, description="part of the camera's make or model")
     near: Place | None = None
     limit: Whole = Field(default=10, ge=1, le=10_000)
+    offset: Whole = Field(default=0, ge=0, le=100_000, description="how many of the first hits to leave out")
     min_score: float | None = Field(default=None, ge=-1, le=1)
     sort: Literal["score", "date"] = "score"
     weights: Weights = Weights()
@@ -132,6 +133,30 @@ class StoreBody(_Body):
 
 class ModelBody(_Body):
     model: AnyText = Field(description="ARCHITECTURE/TAG, hf-hub:OWNER/NAME, local-dir:FOLDER or demo")
+
+
+class PauseBody(_Body):
+    seconds: float | None = Field(
+        default=None, gt=0, le=86_400 * 366, description="how long; without it until somebody resumes"
+    )
+
+
+class ReindexBody(_Body):
+    paths: list[AnyPath] | None = Field(
+        default=None, max_length=10_000, description="files, and folders with all below; by default all"
+    )
+    force: bool = Field(default=False, description="put them through the model again, too")
+
+
+class ExportBody(_Body):
+    vectors: bool = True
+
+
+class DupesBody(_Body):
+    under: list[AnyPath] = Field(default=[], max_length=100, description="folders, any of them")
+    tiers: list[Literal["identical", "same", "burst"]] = Field(
+        default=["identical", "same", "burst"], min_length=1, max_length=3
+    )
 
 
 class RelocationBody(_Body):

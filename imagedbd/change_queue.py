@@ -79,6 +79,7 @@ class ChangeQueue:
         self._done_beyond: set[int] = set()
         self._closed = False
         self._nudged = False
+        self._held_until = -math.inf
 
     def put(self, path: str, *, settled: bool = False, closed: bool = False) -> int:
         """Say that something may have happened at this path.
@@ -115,7 +116,7 @@ class ChangeQueue:
             deadline = None if timeout is None else now + timeout
             while not self._closed:
                 self._settle(now)
-                if self._ready:
+                if self._ready and now >= self._held_until:
                     return self._hand_out(limit)
                 if self._nudged or (deadline is not None and now >= deadline):
                     self._nudged = False
@@ -189,6 +190,18 @@ class ChangeQueue:
             self._waiters.wait_for(lambda: self._closed or self._done_up_to >= ticket, timeout)
             return self._done_up_to >= ticket
 
+    def hold(self, seconds: float | None) -> None:
+        """Accept changes and hand out none for this time; ``None`` is until :meth:`release`."""
+        with self._lock:
+            self._held_until = math.inf if seconds is None else self._clock() + seconds
+            self._takers.notify_all()
+
+    def release(self) -> None:
+        """Hand out changes again; no error if that was so already."""
+        with self._lock:
+            self._held_until = -math.inf
+            self._takers.notify_all()
+
     def nudge(self) -> None:
         """Have the next :meth:`take`, or the one that waits now, return even if there is nothing."""
         with self._lock:
@@ -251,7 +264,9 @@ class ChangeQueue:
         return changes
 
     def _next_wake(self, now: float, deadline: float | None) -> float | None:
-        times = [t for t in (deadline, self._alarms[0][0] if self._alarms else None) if t is not None]
+        alarm = self._alarms[0][0] if self._alarms else None
+        held = self._held_until if now < self._held_until < math.inf else None
+        times = [t for t in (deadline, alarm, held) if t is not None]
         return max(0.0, min(times) - now) if times else None
 
     def _close_sequence(self, sequence: int) -> None:

@@ -8,10 +8,12 @@ import errno
 import http.client
 import json
 import os
+import select
 import socket
 import stat as stat_module
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from imagedbd import __version__, peer
@@ -106,6 +108,33 @@ class Client:
     def failures(self) -> Iterator[dict[str, Any]]:
         return self._rows("/failures")
 
+    def dupes(self, under: Sequence[str] = (), tiers: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """The lines of ``POST /dupes``: how far it is, groups, and the end; an error is raised."""
+        body = {"under": list(under), **({"tiers": list(tiers)} if tiers else {})}
+        for row in self._rows("/dupes", body):
+            if "error" in row:
+                raise _described(row["error"])
+            yield row
+
+    def export(self, *, vectors: bool = True) -> Iterator[dict[str, Any]]:
+        return self._rows("/export", {"vectors": vectors})
+
+    @contextmanager
+    def held_still(self) -> Iterator[tuple[dict[str, Any], Callable[[], bool]]]:
+        """Nothing is written to the index meanwhile.
+
+        :returns: where its parts are; and what says whether they are held still up to now.
+        """
+        with self._request("POST", "/backup", {}) as response:
+            told = _decode(response.readline())
+            if "error" in told:
+                raise _described(told["error"])
+            # The daemon says nothing more, until it hangs up.
+            yield told, lambda: not select.select([response], [], [], 0)[0]
+
+    def names(self) -> dict[str, Any]:
+        return self._object("GET", "/names")
+
     def show(self, path: str) -> dict[str, Any]:
         return self._object("POST", "/show", {"path": path})
 
@@ -120,6 +149,18 @@ class Client:
 
     def retry(self, paths: Sequence[str] | None = None) -> dict[str, Any]:
         return self._object("POST", "/failures/retry", {"paths": paths})
+
+    def pause(self, seconds: float | None = None) -> dict[str, Any]:
+        return self._object("POST", "/pause", {"seconds": seconds})
+
+    def resume(self) -> dict[str, Any]:
+        return self._object("POST", "/resume")
+
+    def reindex(self, paths: Sequence[str] | None = None, *, force: bool = False) -> dict[str, Any]:
+        return self._object("POST", "/reindex", {"paths": paths, "force": force})
+
+    def reset(self) -> dict[str, Any]:
+        return self._object("POST", "/reset")
 
     def load_model(self) -> dict[str, Any]:
         return self._object("POST", "/model/load")
@@ -154,8 +195,8 @@ class Client:
             raise ProtocolError(f"The daemon answered {path} with something else than an object.")
         return answer
 
-    def _rows(self, path: str) -> Iterator[dict[str, Any]]:
-        with self._request("GET", path, None) as response:
+    def _rows(self, path: str, body: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        with self._request("GET" if body is None else "POST", path, body) as response:
             try:
                 for line in response:
                     yield json.loads(line)
@@ -240,18 +281,21 @@ class Client:
         if not isinstance(described, dict):
             hint = self._version_hint() or " Its log says more."
             return ProtocolError(f"The daemon answered with HTTP status {status}.{hint}")
-        message = str(described.get("message", ""))
-        kind = ERRORS_BY_NAME.get(str(described.get("name")), ImagedbError)
-        if kind is ExpressionError:
-            return ExpressionError(
-                message, position=int(described["position"]), expression=str(described["expression"])
-            )
-        return kind(message)
+        return _described(described)
 
     def _version_hint(self) -> str:
         if self.daemon_version in {None, __version__}:
             return ""
         return f" It is version {self.daemon_version}, this command {__version__}: restart the daemon."
+
+
+def _described(error: Mapping[str, Any]) -> ImagedbError:
+    """The error that the daemon met, made again from what it tells of it."""
+    message = str(error.get("message", ""))
+    kind = ERRORS_BY_NAME.get(str(error.get("name")), ImagedbError)
+    if kind is ExpressionError:
+        return ExpressionError(message, position=int(error["position"]), expression=str(error["expression"]))
+    return kind(message)
 
 
 def _decode(text: bytes) -> Any:

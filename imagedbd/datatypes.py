@@ -593,7 +593,11 @@ class Query:
     """One search. Terms are combined into one vector; ``text`` makes a second ranking.
 
     :param text: words that the metadata must have, all of them.
+    :param offset: how many of the first hits to leave out.
     :param min_score: lower bound on a hit's cosine similarity.
+    :param sort: by date, the newest come first by the camera's own clock, and those without a date last. Of
+        what words or conditions find, and what a lowest similarity leaves, that is all; of a ranking that
+        has no end it is the best ``limit`` after the offset.
     :param weights: how much the ranking by likeness and the one by words count when they are fused, from 0
         to :data:`MAX_WEIGHT`, not both 0. A ranking of weight 0 takes no part; where there is only one
         ranking, there is nothing to weigh.
@@ -603,6 +607,7 @@ class Query:
     text: str | None = None
     condition: Condition | None = None
     limit: int = 10
+    offset: int = 0
     min_score: float | None = None
     sort: SortOrder = SortOrder.SCORE
     weights: tuple[float, float] = (1.0, 1.0)

@@ -14,6 +14,7 @@
     ├── LockHeldError              exit 75   another daemon works on this data folder
     ├── ConfigError                exit 78   a setting that cannot be used
     ├── WaitTimeoutError           exit 124  the time given was not enough
+    ├── PausedError                exit 70   the user has paused the work that was asked for
     ├── PictureError               exit 70   one file cannot be indexed; never stops the others
     │   ├── DecoderLostError                 its decoder crashed or hung: try once more
     │   ├── PictureChangedError              it changed while it was being read: look again
@@ -119,6 +120,10 @@ class ConfigError(ImagedbError):
 class WaitTimeoutError(ImagedbError):
     title = "Timed out"
     exit_code = 124
+
+
+class PausedError(ImagedbError):
+    title = "Paused"
 
 
 class PictureError(ImagedbError):

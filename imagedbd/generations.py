@@ -96,6 +96,11 @@ class Generations:
         kept = replace(self.active, model=model)
         return Generations(active=self.next, previous=kept, dropped=self._dropping(self.previous, self.next))
 
+    def begun_anew(self, generation: Generation) -> Generations:
+        """Nothing but this one; every other place is dropped."""
+        places = {g.place for g in (self.active, self.next, self.previous) if g and not g.is_remote}
+        return Generations(generation, dropped=(*self.dropped, *sorted(places - {generation.place})))
+
     def without_previous(self) -> Generations:
         return replace(self, previous=None, dropped=self._dropping(self.previous, self.next))
 

@@ -287,6 +287,36 @@ class Ledger:
                 ]
         return [os.fsdecode(row[0]) for row in rows]
 
+    def reread(self, place: str, *, afresh: bool = False) -> list[str]:
+        """Have a file, or all files in a folder and below, read again though they are unchanged.
+
+        They become pending. Their contents stay known, so that no model need see them again.
+
+        :param afresh: the contents become unknown, also where other files have them, and kept vectors of
+            them are dropped: all of those files are embedded again.
+        :returns: the paths of all files that are to be read again.
+        """
+        here = "path = ? OR (path > ? AND path < ?)"
+        values: list[Any] = [os.fsencode(place), *_range_below(place)]
+        with self._writing() as connection:
+            if afresh:
+                contents = f"SELECT content_hash FROM files WHERE {here}"  # noqa: S608 - a condition of our own
+                connection.execute(f"DELETE FROM kept_vectors WHERE content_hash IN ({contents})", values)  # noqa: S608 - see above
+                here, values = f"{here} OR content_hash IN ({contents})", [*values, *values]
+            rows = connection.execute(
+                "UPDATE files SET state = 'pending', attempts = 0, reason = NULL, updated_at = ?,"  # noqa: S608 - see above
+                " content_hash = CASE WHEN state IN ('indexed', 'pending') AND NOT ? THEN content_hash END"
+                f" WHERE {here} RETURNING path",
+                [time.time(), afresh, *values],
+            ).fetchall()
+        return [os.fsdecode(row[0]) for row in rows]
+
+    def clear(self) -> None:
+        """Forget every file and every kept vector; which file systems roots were on stays known."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM files")
+            connection.execute("DELETE FROM kept_vectors")
+
     # Folders.
 
     def in_folder(self, folder: str) -> dict[str, LedgerEntry]:

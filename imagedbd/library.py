@@ -5,26 +5,30 @@ Building a :class:`Library` is the one place where rooms meet each other; closin
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from imagedbd import __version__
+from imagedbd.backups import Source
 from imagedbd.change_queue import ChangeQueue
 from imagedbd.config import parse_model
 from imagedbd.datatypes import Limits, ModelState, PictureState, Query, RootState
 from imagedbd.decoder import Decoder
 from imagedbd.differences import Difference, differences
+from imagedbd.dupes import Hunt, Tier
 from imagedbd.embedder import EmbedderProcess
 from imagedbd.engine import Engine, EngineRoom
 from imagedbd.errors import (
     ConfigError,
+    DaemonBusyError,
     DaemonStoppingError,
     ModelUnavailableError,
     NothingMatchedError,
@@ -36,6 +40,8 @@ from imagedbd.errors import (
 from imagedbd.generations import Generation, GenerationsFile, generations_of, note_damage, owner_of
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
+from imagedbd.names import Names
+from imagedbd.pausing import Pause
 from imagedbd.reconcile import reconcile
 from imagedbd.relocation import Relocation
 from imagedbd.roots import RootGuard
@@ -43,8 +49,10 @@ from imagedbd.rules import Rules, is_within
 from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
+from imagedbd.stillness import Stillness
 from imagedbd.stores import open_store
 from imagedbd.stores.salvage import put_in_place
+from imagedbd.successor import pages
 from imagedbd.switch import Workshop
 from imagedbd.switcher import Switcher
 from imagedbd.watcher import Watcher
@@ -53,13 +61,16 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from imagedbd.config import Settings
-    from imagedbd.datatypes import LedgerEntry, ModelInfo, RootStatus, Store
+    from imagedbd.datatypes import Condition, LedgerEntry, ModelInfo, RootStatus, Store, Vector
     from imagedbd.pulse import Pulse
     from imagedbd.switcher import Accepted
     from imagedbd.watcher import WatchStatus
 
 log = logging.getLogger(__name__)
 
+PATIENCE_S: Final = 60.0
+"""How long a request waits for what the indexer has in hand."""
+EXPORTED_AT_ONCE: Final = 1_000
 LIVE_SETTINGS: Final = frozenset({"roots", "ignore"})
 """Settings that a reload applies at once."""
 SWITCHED_SETTINGS: Final = frozenset(
@@ -115,6 +126,7 @@ class Library:
         self._room = EngineRoom(self._first_engine())
         self._closers.callback(self._room.close)
         self._queue = ChangeQueue(settings.settle, settings.settle_max)
+        self._pause = Pause(settings.data_dir, self._queue)
         self._scanner = Scanner(
             self._rules,
             self._ledger,
@@ -139,6 +151,7 @@ class Library:
         self._closers.callback(self._scanner.stop)
         self._watcher = Watcher(self._rules, self._queue, self._on_doubt)
         self._closers.callback(self._watcher.stop)
+        self._names = Names(self._store_in_use)
         self._switcher = Switcher(self._workshop(), lambda: self._settings)
         self._closers.callback(self._switcher.close)
         self._closers.callback(self._scrubber.stop)
@@ -199,6 +212,7 @@ class Library:
             open_store=self._open,
             open_embedder=self._open_embedder,
             new_engine=self._new_engine,
+            check_pause=self._pause.check,
         )
 
     @property
@@ -297,6 +311,7 @@ class Library:
             },
             "device": model.device,
             "dtype": model.dtype,
+            "paused": self._pause.public(),
             "switch": switch,
             "previous": asdict(previous) if (previous := self._switcher.previous) else None,
             "differences": [difference.public() for difference in self._differences()],
@@ -309,6 +324,10 @@ class Library:
             "data_dir": self._settings.data_dir,
             "socket": self._settings.socket,
         }
+
+    def names(self) -> dict[str, list[str]]:
+        """What people type and shells complete; see :class:`imagedbd.names.Names`."""
+        return {"cameras": self._names.cameras(), "models": self._names.models()}
 
     def activity(self) -> tuple[str, str]:
         """The state and one line on it, as :meth:`status` has them."""
@@ -335,6 +354,37 @@ class Library:
                     "state": entry.state,
                     "offline": self._is_offline(entry.path),
                 }
+
+    def export(self, *, vectors: bool) -> Iterator[dict[str, Any]]:
+        """Every own record, with its vector as little-endian float32 in base64, ordered by path."""
+        # By way of the ledger, which reads in pages: a slow reader holds no store open.
+        ids = (entry.id for entry in self._ledger.under("/") if entry.id)
+        for page in pages(ids, EXPORTED_AT_ONCE):
+            with self._room.reading() as engine:
+                found = {picture.record.id: picture for picture in engine.store.get(page)}
+            for key in page:
+                if picture := found.get(key):
+                    data = None if picture.vector is None or not vectors else _base64(picture.vector)
+                    yield {**picture.record.public(), "vector": data}
+
+    def hold_still(self) -> Stillness:
+        """A while in which nothing is written, for a copy of :meth:`backup_source`."""
+        return Stillness(self._indexer, lambda: self._closing)
+
+    def backup_source(self) -> dict[str, Any]:
+        """Where everything is that a backup holds, while it is held still."""
+        counts = self._ledger.counts()
+        active = self._switcher.active
+        return asdict(
+            Source(
+                data_dir=self._settings.data_dir,
+                ledger=self._ledger.file,
+                config_file=self._settings.config_file,
+                active=self._generations.current.active,
+                model=active.model,
+                pictures=counts[PictureState.INDEXED] + counts[PictureState.WAITING],
+            )
+        )
 
     def failures(self) -> Iterator[dict[str, Any]]:
         for entry in self._ledger.failures():
@@ -380,12 +430,81 @@ class Library:
         """Scan, and find out when every change made before the call is searchable; see :class:`Wait`."""
         return Wait(self, self._scanner, self._queue, timeout)
 
+    def hunt(self, condition: Condition | None, tiers: Iterable[Tier]) -> Hunt:
+        """A look for duplicates, to be run; see :class:`imagedbd.dupes.Hunt`."""
+        return Hunt(self._store_in_use, self._decoder, condition, tiers)
+
     def retry(self, paths: list[str] | None) -> list[str]:
         """Queue failed files again; returns those that had failed."""
         again = self._ledger.retry(paths)
         for path in again:
             self._queue.put(path, settled=True)
         return again
+
+    def pause(self, seconds: float | None) -> dict[str, Any]:
+        """Index nothing for this time, or until :meth:`resume`; searching and watching go on.
+
+        :returns: the pause, as :meth:`status` tells it.
+        """
+        self._pause.begin(seconds)
+        return {"paused": self._pause.public()}
+
+    def resume(self) -> dict[str, Any]:
+        """Go on with what a pause put off; ``was_paused`` says whether there was one."""
+        was_paused = self._pause.is_on
+        self._pause.end()
+        self._switcher.retry()
+        return {"was_paused": was_paused}
+
+    def reindex(self, paths: list[str] | None, *, force: bool) -> dict[str, Any]:
+        """Have unchanged pictures read again, and with ``force`` put through the model again.
+
+        :param paths: files, and folders with all below them; ``None`` is everything that can be read now.
+        :returns: ``files``: how many are read again; ``offline``: roots that had to be left out.
+        :raises UsageError: if a path lies outside every root or on one that is offline.
+        :raises DaemonBusyError: if what is in hand now does not come to an end.
+        """
+        guard = RootGuard(self._rules, self._ledger)
+        offline = [] if paths is not None else [r for r in self._rules.roots if guard.why_offline(r)]
+        places = [root for root in self._rules.roots if root not in offline] if paths is None else paths
+        for path in paths or ():
+            if self._rules.root_of(path) is None:
+                raise UsageError(f"{path} lies outside every root. `imagedb root list` shows them.")
+            if reason := guard.why_absence_is_no_proof(path):
+                raise UsageError(f"{path} cannot be read now: {reason}")
+        found: set[str] = set()
+
+        def mark() -> None:
+            for place in places:
+                found.update(self._ledger.reread(place, afresh=force))
+
+        # Between batches: what is being read at this moment would come out of it as settled.
+        self._when_idle(mark)
+        for path in (*found, *(paths or ())):  # one that is not known yet may be there now
+            self._queue.put(path, settled=True)
+        return {"files": len(found), "offline": offline}
+
+    def reset(self) -> dict[str, Any]:
+        """Forget the index, and begin one as the settings want it; see :meth:`Switcher.start_afresh`."""
+        begun = self._switcher.start_afresh()
+        self._scanner.request(None)
+        return begun.public()
+
+    def _when_idle(self, action: Callable[[], None]) -> None:
+        """Have this done between two batches.
+
+        :raises DaemonBusyError: what is in hand does not come to an end.
+        """
+        errand = self._indexer.between_batches(action)
+        try:
+            errand.result(PATIENCE_S)
+        except TimeoutError:
+            if errand.cancel():
+                trouble = self._indexer.trouble or "What is in hand takes longer than usual."
+                raise DaemonBusyError(f"Nothing was changed. {trouble} Ask again in a while.") from None
+            errand.result()
+        except CancelledError:
+            raise DaemonStoppingError("It was asked to stop.") from None
 
     def load_model(self) -> Future[Any]:
         """Load the model, also after it was found unavailable.
@@ -521,6 +640,7 @@ class Library:
         """:raises ImagedbError: nothing is being indexed at the moment; the message says why."""
         if self._closing:
             raise DaemonStoppingError("It was asked to stop.")
+        self._pause.check()
         if self._indexer.trouble:
             raise StoreError(f"Indexing is held up: {self._scrubber.damage or self._indexer.trouble}")
 
@@ -580,6 +700,9 @@ class Library:
             return "damaged", damage
         if self._indexer.trouble:
             return "blocked", f"Indexing is held up: {self._indexer.trouble}"
+        if self._pause.is_on:
+            held = f" {pending} changes wait." if (pending := self._queue.pending) else ""
+            return "paused", f"{self._pause.in_words()}{held}"
         return None
 
     def _explain(self, path: str, entry: LedgerEntry | None) -> tuple[str, str, str | None]:
@@ -737,6 +860,10 @@ def open_generation(
         options=settings.storage_options if generation.is_remote else None,
         on_doubt=on_doubt,
     )
+
+
+def _base64(vector: Vector) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
 
 
 def _with_watch(root: RootStatus, watch: WatchStatus | None) -> RootStatus:

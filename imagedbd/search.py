@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from imagedbd.ledger import Ledger
 
 MAX_LIMIT: Final = 10_000
+MAX_OFFSET: Final = 100_000
 MAX_WORDS: Final = 64
 MAX_CAMERA: Final = 100
 FUSION_DEPTH: Final = 200
@@ -61,6 +62,7 @@ PROMPT_CACHE: Final = 1_000
 SAME_SIMILARITY: Final = 1e-6
 """How much more similar than a query picture itself another may seem, for the noise of float32 alone."""
 VECTORS_AT_ONCE: Final = 1_000
+_SECONDS: Final = len("2024-05-01T12:00:00")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,10 @@ class Searcher:
             words = []  # their ranking is left out
         notes: list[str] = []
         vector = self._vector_or_note(query, words, notes)
-        return Answer(_finish(self._hits(query, vector, words), query), tuple(notes))
+        deep = replace(query, limit=query.limit + query.offset, offset=0)
+        hits = self._hits(deep, vector, words)
+        bounded = vector is None or (not words and query.min_score is not None)
+        return Answer(_finish(hits, query, has_end=bounded), tuple(notes))
 
     def _vector_or_note(self, query: Query, words: Sequence[str], notes: list[str]) -> Vector | None:
         if not query.terms or (words and not query.weights[0] and query.min_score is None):
@@ -123,12 +128,18 @@ class Searcher:
         return self._fused(query, vector, words)
 
     def _by_vector(self, query: Query, vector: Vector) -> list[Hit]:
-        matches = self._similar(query, vector, query.limit)
+        limit = query.limit
+        matches = self._similar(query, vector, limit)
+        if query.sort is SortOrder.DATE and query.min_score is not None:
+            while len(matches) == limit and matches[-1].score >= query.min_score:
+                limit *= 4
+                matches = self._similar(query, vector, limit)
         return [Hit(m.record, 0, m.score, m.score, None) for m in matches]
 
     def _by_words(self, query: Query, words: Sequence[str], vector: Vector | None) -> list[Hit]:
         # The pictures that are similar enough may stand anywhere among those that have the words.
-        limit = query.limit if query.min_score is None else self._store.count(query.condition)
+        some = query.min_score is None and (query.sort is SortOrder.SCORE or vector is not None)
+        limit = query.limit if some else self._store.count(query.condition)
         matches = self._store.matching(words, limit, query.condition)
         similarity = {} if vector is None else self._similarities([m.record.id for m in matches], vector)
         return [Hit(m.record, 0, m.score, similarity.get(m.record.id), m.score) for m in matches]
@@ -302,6 +313,8 @@ def _made_by(word: str) -> Condition:
 def _check(query: Query, words: Sequence[str]) -> None:
     if not 1 <= query.limit <= MAX_LIMIT:
         raise UsageError(f"The limit must be between 1 and {MAX_LIMIT}, not {query.limit}.")
+    if not 0 <= query.offset <= MAX_OFFSET:
+        raise UsageError(f"The offset must be between 0 and {MAX_OFFSET}, not {query.offset}.")
     if not all(0 <= weight <= MAX_WEIGHT for weight in query.weights) or not any(query.weights):
         raise UsageError(f"The weights of likeness and words are from 0 to {MAX_WEIGHT}, and not both are 0.")
     if query.min_score is not None and not query.terms:
@@ -318,14 +331,27 @@ def _likeness_key(match: Match, own: set[str]) -> tuple[float, bytes]:
 
 
 def _newest_first(record: ImageRecord) -> tuple[bool, tuple[int, ...], bytes]:
-    taken = record.metadata.taken_at or ""
+    # By the clock on the wall: where only some name their zone, nothing else is an order.
+    taken = (record.metadata.taken_at or "")[:_SECONDS]
     return not taken, tuple(-ord(c) for c in taken), os.fsencode(record.path)
 
 
-def _finish(hits: Sequence[Hit], query: Query) -> tuple[Hit, ...]:
+def _finish(hits: Sequence[Hit], query: Query, *, has_end: bool) -> tuple[Hit, ...]:
+    """The page that was asked for.
+
+    :param has_end: whether the hits are all that there are to be put in the order of date.
+    """
     bound = query.min_score
     kept = [h for h in hits if bound is None or (h.similarity is not None and h.similarity >= bound)]
-    kept = kept[: query.limit]
-    if query.sort is SortOrder.DATE:
-        kept.sort(key=lambda hit: _newest_first(hit.record))
-    return tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1))
+    first, end = query.offset, query.offset + query.limit
+    by_date = query.sort is SortOrder.DATE
+    if by_date and has_end:
+        kept.sort(key=_hit_by_date)
+    page = kept[first:end]
+    if by_date:
+        page.sort(key=_hit_by_date)
+    return tuple(replace(hit, rank=rank) for rank, hit in enumerate(page, start=first + 1))
+
+
+def _hit_by_date(hit: Hit) -> tuple[bool, tuple[int, ...], bytes]:
+    return _newest_first(hit.record)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from imagedbd.datatypes import Batch, ImageRecord, StoredPicture
+from imagedbd.errors import PausedError
 
 if TYPE_CHECKING:
     from imagedbd.datatypes import Store, Vector
@@ -53,6 +54,7 @@ class Successor:
     :param store: the next one, bound to its model if it will have vectors of another than the active one.
     :param reembedder: makes the vectors that nobody has; ``None`` leaves those rows without.
     :param stopping: set when the build is to end early: whatever goes on returns soon.
+    :param check_pause: raises :class:`PausedError` while nothing is to be worked on.
     """
 
     def __init__(
@@ -62,12 +64,15 @@ class Successor:
         ledger: Ledger,
         reembedder: Reembedder | None,
         stopping: threading.Event,
+        *,
+        check_pause: Callable[[], None] = lambda: None,
     ) -> None:
         self._active = active
         self._store = store
         self._ledger = ledger
         self._reembedder = reembedder
         self._stopping = stopping
+        self._check_pause = check_pause
         self._lock = threading.Lock()
         self._touched: set[str] = set()
         self._bare: set[str] = set()
@@ -122,6 +127,7 @@ class Successor:
         for page in pages(ids, PAGE):
             if self._stopping.is_set():
                 return
+            self._check_pause()
             self._bring(page, self._reembedder)
         # What was copied in a few large batches is better off in files that are checked piece by piece.
         self._store.maintain(idle=True)
@@ -208,9 +214,18 @@ class Successor:
             if len(ready) >= EMBEDDED_ROWS or time.monotonic() - since >= EMBEDDED_AFTER_S:
                 self._upsert(ready, present)
                 ready, since = [], time.monotonic()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or self._is_paused():
                 break
         self._upsert(ready, present)
+        # What is left of this page is brought by the next try.
+        self._check_pause()
+
+    def _is_paused(self) -> bool:
+        try:
+            self._check_pause()
+        except PausedError:
+            return True
+        return False
 
     def _upsert(self, rows: Sequence[StoredPicture], present: Mapping[str, StoredPicture]) -> None:
         new = [row for row in rows if not _is_there(row, present.get(row.record.id))]

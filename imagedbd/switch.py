@@ -23,6 +23,7 @@ from imagedbd.errors import (
     DaemonStoppingError,
     ImagedbError,
     ModelUnavailableError,
+    PausedError,
     StoreError,
     StoreUnreadableError,
 )
@@ -61,6 +62,7 @@ class Workshop:
     :param open_store: opens the store of a generation.
     :param open_embedder: for a spec, and the identity that its model must have.
     :param new_engine: joins a store and an embedder.
+    :param check_pause: raises :class:`PausedError` while nothing is to be worked on.
     """
 
     file: GenerationsFile
@@ -72,6 +74,7 @@ class Workshop:
     open_store: Callable[[Generation], Store]
     open_embedder: Callable[[str, ModelInfo | None], EmbedderProcess]
     new_engine: Callable[[Store, EmbedderProcess], Engine]
+    check_pause: Callable[[], None] = lambda: None
 
 
 class Switch:
@@ -236,15 +239,24 @@ class Switch:
             self._try()
         except CancelledError:
             self._stopping.set()
+        except PausedError as error:
+            self.trouble = error.message
+            self._wait(PAUSE_S)
         except ImagedbError as error:
             if not self._stopping.is_set():
                 pause = MODEL_PAUSE_S if isinstance(error, ModelUnavailableError) else PAUSE_S
                 log.error("the switch pauses for %.0f s: %s", pause, error.message)
                 self.trouble = error.message
-                self._wake.wait(pause)
-                self._wake.clear()
+                self._wait(pause)
+
+    def _wait(self, seconds: float) -> None:
+        """Until it is time to try again, or somebody asks for it."""
+        if not self._stopping.is_set():
+            self._wake.wait(seconds)
+            self._wake.clear()
 
     def _try(self) -> None:
+        self._shop.check_pause()
         if self._successor is None:
             self._successor = self._begin()
         self._state, self.trouble = "building", None
@@ -273,7 +285,14 @@ class Switch:
         if self.course is Course.EMBED and self._embedder is not None:
             reembedder = Reembedder(self._shop.decoder, self._embedder, self._stopping)
         active = self._shop.room.current.store
-        successor = Successor(active, self._store, self._shop.ledger, reembedder, self._stopping)
+        successor = Successor(
+            active,
+            self._store,
+            self._shop.ledger,
+            reembedder,
+            self._stopping,
+            check_pause=self._shop.check_pause,
+        )
         self._shop.indexer.listen(successor.note)
         return successor
 
@@ -301,20 +320,8 @@ class Switch:
         shop.room.retire(former)
         shop.file.delete_dropped()
         if kept_before is not None:
-            self._leave(kept_before)
+            leave(shop, kept_before)
         shop.indexer.take_up_waiting()
-
-    def _leave(self, gone: Generation) -> None:
-        """Take the rows of this daemon out of a remote table that nothing goes back to any more."""
-        current = self._shop.file.current
-        kept = {g.place for g in (current.active, current.previous) if g}
-        if not gone.is_remote or gone.place in kept:
-            return
-        try:
-            with contextlib.closing(self._shop.open_store(gone)) as store:
-                delete_own_rows(store)
-        except ImagedbError as error:
-            log.warning("the rows of this daemon stay in %s: %s", gone.place, error.message)
 
     def _take_over(self, successor: Successor) -> None:
         """In the writer's thread, with nothing in hand: from one engine to the next.
@@ -369,6 +376,19 @@ class Switch:
             self._embedder.close()
         if self._store is not None:
             self._store.close()
+
+
+def leave(shop: Workshop, gone: Generation) -> None:
+    """Take the rows of this daemon out of a remote table that nothing goes back to any more."""
+    current = shop.file.current
+    kept = {g.place for g in (current.active, current.previous) if g}
+    if not gone.is_remote or gone.place in kept:
+        return
+    try:
+        with contextlib.closing(shop.open_store(gone)) as store:
+            delete_own_rows(store)
+    except ImagedbError as error:
+        log.warning("the rows of this daemon stay in %s: %s", gone.place, error.message)
 
 
 def _are_alike(one: ModelInfo | None, other: ModelInfo | None) -> bool:

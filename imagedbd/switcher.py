@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
@@ -13,15 +15,17 @@ from imagedbd.errors import (
     ConfigError,
     DaemonBusyError,
     DaemonStoppingError,
+    ModelUnavailableError,
     NothingMatchedError,
     StoreError,
 )
-from imagedbd.generations import Course, Generation, wanted_place
+from imagedbd.generations import Course, Generation, first_of, wanted_place
 from imagedbd.successor import delete_own_rows
-from imagedbd.switch import Switch, Workshop
+from imagedbd.switch import LOOK_S, Switch, Workshop, leave
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
+    from imagedbd.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +139,65 @@ class Switcher:
             self._shop.file.write(current.without_previous())
             self._shop.file.delete_dropped()
             return current.previous
+
+    def start_afresh(self) -> Accepted:
+        """Forget the index and what is kept to go back to; answer from an empty one as the settings want it.
+
+        The model is loaded first, where it can be had, so that no picture is read twice. In a shared table,
+        the own rows are deleted.
+
+        :raises ImagedbError: nothing was forgotten.
+        """
+        with self._asking():
+            if self._closing:
+                raise DaemonStoppingError("It was asked to stop.")
+            self._abandon()
+            return self._exchange_for_new()
+
+    def _exchange_for_new(self) -> Accepted:
+        shop, settings = self._shop, self._settings()
+        target = first_of(settings)
+        if not target.is_remote:
+            target = replace(target, place=shop.file.free_place(target.kind))
+        former, forgotten = shop.room.current, shop.file.current
+        store = shop.open_store(target)
+        embedder = shop.open_embedder(store.model.spec if store.model else settings.model, store.model)
+        try:
+            with contextlib.suppress(ModelUnavailableError):  # the status says so, and metadata is indexed
+                embedder.load().result()
+            engine = shop.new_engine(store, embedder)
+            errand = shop.indexer.between_batches(lambda: self._take_up(engine, target))
+            while not errand.done():
+                if self._closing:
+                    errand.cancel()
+                with contextlib.suppress(TimeoutError):
+                    errand.result(LOOK_S)
+            errand.result()
+        except CancelledError:
+            raise DaemonStoppingError("It was asked to stop.") from None
+        finally:
+            if shop.room.current.embedder is not embedder:
+                embedder.close()
+                store.close()
+                shop.file.discard(target.place)
+        shop.room.retire(former)
+        shop.file.delete_dropped()
+        for gone in (forgotten.active, forgotten.previous):
+            if gone is not None:
+                leave(shop, gone)
+        log.info("the index was reset: %s with %s begins empty", target.kind, engine.embedder.status().name)
+        return Accepted("active", target.kind, engine.embedder.status().name)
+
+    def _take_up(self, engine: Engine, target: Generation) -> None:
+        """In the writer's thread, with nothing in hand."""
+        shop = self._shop
+        if target.is_remote:
+            delete_own_rows(engine.store)
+        shop.file.write(shop.file.current.begun_anew(target))
+        # After a crash here, the next start finds that the store lacks what the ledger knows, and forgets it.
+        shop.room.exchange(engine)
+        shop.indexer.use(engine.store, engine.embedder)
+        shop.ledger.clear()
 
     def retry(self) -> None:
         """Try again now what is paused."""

@@ -286,6 +286,53 @@ def test_a_limit_out_of_range_is_refused(searcher: Searcher, limit: int) -> None
         searcher.search(Query(limit=limit))
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query((PromptTerm("2"),)),
+        Query((PromptTerm("0"),), text="dog"),
+        Query(text="dog"),
+        Query(text="dog", sort=SortOrder.DATE),
+        Query(),
+        Query((PromptTerm("2"),), min_score=-1, sort=SortOrder.DATE),
+    ],
+    ids=["likeness", "fused", "words", "words by date", "conditions", "similar enough by date"],
+)
+def test_pages_put_together_are_the_whole(crowded: Searcher, query: Query) -> None:
+    whole = crowded.search(replace(query, limit=300)).hits
+    pages = [crowded.search(replace(query, limit=70, offset=start)).hits for start in range(0, 350, 70)]
+    found = [hit for page in pages for hit in page]
+    assert [hit.record.path for hit in found[:300]] == [hit.record.path for hit in whole]
+    assert [hit.rank for hit in found[:300]] == list(range(1, len(whole) + 1))
+
+
+def test_by_date_the_newest_of_all_that_has_the_words_comes_first(searcher: Searcher) -> None:
+    assert names(searcher, Query(text="dog", limit=1, sort=SortOrder.DATE)) == ["1"]
+
+
+def test_by_date_everything_similar_enough_counts(searcher: Searcher) -> None:
+    query = Query((PromptTerm("0"),), min_score=-1, limit=2, sort=SortOrder.DATE)
+    assert names(searcher, query) == ["3", "2"]
+    assert names(searcher, replace(query, min_score=0.99)) == ["0"]
+
+
+def test_dates_are_ordered_by_the_clock_on_the_wall(tmp_path: Path, embedder: FakeEmbedder) -> None:
+    clocks = ["2024-05-01T12:00:00+09:00", "2024-05-01T11:00:00Z", "2024-05-01T11:30:00", None]
+    store, decoder = open_store("lance", str(tmp_path / "store")), Decoder(1)
+    ledger = Ledger(str(tmp_path / "ledger"))
+    rows = (StoredPicture(record(str(number), taken_at=clock)) for number, clock in enumerate(clocks))
+    store.apply(Batch(upserts=tuple(rows)))
+    assert names(Searcher(store, ledger, decoder, embedder), Query()) == ["0", "2", "1", "3"]
+    for part in (decoder, ledger, store):
+        part.close()
+
+
+@pytest.mark.parametrize("offset", [-1, 100_001])
+def test_an_offset_out_of_range_is_refused(searcher: Searcher, offset: int) -> None:
+    with pytest.raises(UsageError, match="offset"):
+        searcher.search(Query(offset=offset))
+
+
 def test_an_indexed_picture_is_found_by_its_stored_vector(searcher: Searcher, embedder: FakeEmbedder) -> None:
     hits = searcher.search(Query(terms=(PictureTerm("/p/2", SIGNATURE),))).hits
     assert hits[0].record.name == "2"

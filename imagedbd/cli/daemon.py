@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from imagedbd import __version__
-from imagedbd.cli import entry, output
+from imagedbd.cli import entry, flags, output, switching
 from imagedbd.errors import ConfigError
 
 app = typer.Typer(
@@ -151,6 +151,39 @@ def repair(
 
     for finding in repair_index(settings):
         output.say(finding)
+
+
+@app.command(
+    epilog=entry.examples(
+        "imagedbd restore /mnt/backup/pictures-index", "imagedbd restore --yes ./index-of-may"
+    )
+)
+def restore(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="What `imagedb backup` wrote.")],
+    data_dir: Annotated[
+        str | None, typer.Option("--data-dir", metavar="DIR", help="Where the index is kept.")
+    ] = None,
+    config: ConfigFile = None,
+    yes: flags.Yes = False,
+) -> None:
+    """Put a backup in the place of the index, while the daemon is stopped.
+
+    Every file of it is checked first. What is there now is set aside, and nothing is deleted.
+    """
+    from imagedbd.backups import read_backup
+    from imagedbd.config import load_settings
+
+    settings = load_settings({"config_file": config, "data_dir": data_dir})
+    backup = read_backup(os.path.abspath(os.path.expanduser(folder)))
+    from imagedbd import restoring
+
+    if restoring.index_there(settings) and not yes:
+        switching.confirm(
+            f"Put the index of {backup.created} ({output.count(backup.pictures, 'picture')}) in the place of "
+            f"the one in {output.home_path(settings.data_dir)}? That one is set aside."
+        )
+    for sentence in restoring.restore(backup, settings):
+        output.say(sentence)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

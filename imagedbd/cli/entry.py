@@ -54,6 +54,8 @@ def command_of(app: typer.Typer) -> TyperGroup:
     command: Any = get_command(app)
     without_pydantic(command)
     group: TyperGroup = command
+    # `imagedb completion` prints what a shell reads; its settings are for its owner to write.
+    group.params = [p for p in group.params if p.name not in {"install_completion", "show_completion"}]
     return group
 
 

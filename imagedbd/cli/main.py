@@ -7,7 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagedbd import __version__
-from imagedbd.cli import demo, doctor, entry, models, roots, searching, service, stores, watching
+from imagedbd.cli import (
+    completion,
+    demo,
+    doctor,
+    duplicates,
+    entry,
+    keeping,
+    manual,
+    models,
+    roots,
+    searching,
+    service,
+    steering,
+    stores,
+    watching,
+)
 from imagedbd.cli.target import (  # noqa: TC001 - typer reads the annotations when it runs
     ConfigOption,
     DataDirOption,
@@ -31,7 +46,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (searching, watching, roots, stores, models, service, doctor, demo):
+for group in (
+    searching,
+    duplicates,
+    keeping,
+    watching,
+    steering,
+    roots,
+    stores,
+    models,
+    service,
+    doctor,
+    demo,
+    completion,
+    manual,
+):
     app.add_typer(group.app)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from imagedbd.cli import flags, output, switching, tables
+from imagedbd.cli import completion, flags, output, switching, tables
 from imagedbd.cli.entry import examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.target import Target, target_of
@@ -72,7 +72,9 @@ def pull(
     spec: Annotated[
         str | None,
         typer.Argument(
-            metavar="SPEC", help="As `imagedb model list` prints it. The model in the settings if left out."
+            metavar="SPEC",
+            help="As `imagedb model list` prints it. The model in the settings if left out.",
+            autocompletion=completion.models,
         ),
     ] = None,
 ) -> None:
@@ -95,7 +97,12 @@ def pull(
 )
 def use(
     context: typer.Context,
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="As `imagedb model list` prints it.")],
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC", help="As `imagedb model list` prints it.", autocompletion=completion.models
+        ),
+    ],
     wait: flags.WaitForSwitch = False,
 ) -> None:
     """Answer with another model.
@@ -129,7 +136,7 @@ def rollback(context: typer.Context) -> None:
 @app.command(epilog=examples("imagedb model remove", "imagedb model remove --yes"))
 def remove(
     context: typer.Context,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: flags.Yes = False,
 ) -> None:
     """Delete the index that is kept to go back to.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagedbd.cli import flags, output, switching, tables
+from imagedbd.cli import completion, flags, output, switching, tables
 from imagedbd.cli.entry import examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.target import Target, target_of
@@ -23,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+_Known = Annotated[list[str], typer.Argument(metavar="DIR", help="Folders.", autocompletion=completion.roots)]
 _Folders = Annotated[list[str], typer.Argument(metavar="DIR", help="Folders.")]
 
 
@@ -48,8 +49,8 @@ def add(context: typer.Context, folders: _Folders) -> None:
 @app.command(epilog=examples("imagedb root remove /mnt/camera", "imagedb root remove --yes /mnt/camera"))
 def remove(
     context: typer.Context,
-    folders: _Folders,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    folders: _Known,
+    yes: flags.Yes = False,
 ) -> None:
     """Watch these folders no longer, and forget their pictures.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imagedbd.cli import flags, output, query, tables
+from imagedbd.cli import completion, flags, output, query, showing, tables
 from imagedbd.cli.entry import ExplainedUsageError, examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.plain import MinusIsNoOption
@@ -17,6 +17,8 @@ from imagedbd.errors import ImagedbError, NothingMatchedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from imagedbd.cli.showing import Wishes
 
 app = typer.Typer()
 
@@ -29,8 +31,13 @@ app = typer.Typer()
         "imagedb search '2:dog + ./pool.jpg - snow'",
         "imagedb search harbour --weights 1,3",
         "imagedb search --text 'Nikon lisbon' --after 2024-05",
+        "imagedb search --camera nikon --sort date --offset 10",
         "imagedb search beach --not people --where 'iso < 400 AND width > 1024'",
         "imagedb search --near 38.71,-9.14,25 -n 1000 -0 | xargs -0 cp -t ~/Lisbon",
+        "imagedb search sunset --preview",
+        "imagedb search sunset -n 60 --sheet sunset.html",
+        "imagedb search --where 'rating = 5' -n 1000 --link-to ~/best",
+        "imagedb search invoice --exec 'cp {} /tmp'",
         "curl -s https://example.org/cat.jpg | imagedb search --image -",
     ),
 )
@@ -83,22 +90,39 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
         str | None, typer.Option("--before", metavar="DATE", help="Taken before this date.")
     ] = None,
     camera: Annotated[
-        str | None, typer.Option("--camera", metavar="TEXT", help="Part of the camera's make or model.")
+        str | None,
+        typer.Option(
+            "--camera",
+            metavar="TEXT",
+            help="Part of the camera's make or model.",
+            autocompletion=completion.cameras,
+        ),
     ] = None,
     near: Annotated[
         str | None,
         typer.Option("--near", metavar="LAT,LON[,KM]", help="Taken within KM kilometres of a place (10)."),
     ] = None,
     limit: flags.Limit = 10,
+    offset: flags.Offset = 0,
     min_score: flags.MinScore = None,
     sort: Annotated[
         str,
-        typer.Option("--sort", metavar="score|date", help="Order of what was found; date is newest first."),
+        typer.Option(
+            "--sort",
+            metavar="score|date",
+            help="Order of what was found; date is newest first, those without one last.",
+            autocompletion=completion.one_of("score", "date"),
+        ),
     ] = "score",
     as_json: flags.RowsAsJson = False,
     jsonl: flags.JsonLines = False,
     paths: flags.Paths = False,
     nul: flags.NulPaths = False,
+    preview: flags.Preview = False,
+    open_them: flags.Open = False,
+    sheet: flags.Sheet = None,
+    link_to: flags.LinkTo = None,
+    command: flags.Exec = None,
 ) -> None:
     """Find pictures by words, by example and by metadata.
 
@@ -113,6 +137,15 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
     """
     bare = " ".join(bare_words) if bare_words else None
     form = output.chosen_form(as_json=as_json, jsonl=jsonl, paths=paths, nul=nul)
+    wanted = showing.wishes(
+        form,
+        preview=preview,
+        open_them=open_them,
+        sheet=sheet,
+        link_to=link_to,
+        command=command,
+        limit=limit,
+    )
     if sort not in {"score", "date"}:
         raise UsageError(f"--sort is score or date, not {sort!r}.")
     narrowing = query.conditions(
@@ -128,15 +161,30 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
         output.note("--weights changes nothing here: there are not both likeness and words to weigh.")
     target = target_of(context)
     answer = target.client.search(
-        terms, text=words, limit=limit, min_score=min_score, sort=sort, weights=balance, **narrowing
+        terms,
+        text=words,
+        limit=limit,
+        offset=offset or None,
+        min_score=min_score,
+        sort=sort,
+        weights=balance,
+        **narrowing,
     )
-    _answer(target, answer, form)
+    _answer(context, answer, wanted, offset=offset)
     if not terms and len(answer["hits"]) == limit:
-        output.note(f"These are the first {limit}; there may be more: -n sets how many, at most.")
+        which = f"the first {limit}" if not offset else f"{offset + 1} to {offset + limit}"
+        output.note(
+            f"These are {which}; there may be more: -n sets how many, at most, and "
+            f"--offset {offset + limit} goes on from here."
+        )
 
 
 @app.command(
-    epilog=examples("imagedb similar holiday.jpg", "imagedb similar holiday.jpg --min-score 0.9 --paths")
+    epilog=examples(
+        "imagedb similar holiday.jpg",
+        "imagedb similar holiday.jpg --min-score 0.9 --paths",
+        "imagedb similar holiday.jpg -n 5 --open",
+    )
 )
 def similar(  # noqa: PLR0917 - as above
     context: typer.Context,
@@ -144,25 +192,40 @@ def similar(  # noqa: PLR0917 - as above
     where: flags.Where = None,
     folders: flags.Folders = None,
     limit: flags.Limit = 10,
+    offset: flags.Offset = 0,
     min_score: flags.MinScore = None,
     as_json: flags.RowsAsJson = False,
     jsonl: flags.JsonLines = False,
     paths: flags.Paths = False,
     nul: flags.NulPaths = False,
+    preview: flags.Preview = False,
+    open_them: flags.Open = False,
+    sheet: flags.Sheet = None,
+    link_to: flags.LinkTo = None,
+    command: flags.Exec = None,
 ) -> None:
     """Find the pictures most like this one, itself left out."""
     form = output.chosen_form(as_json=as_json, jsonl=jsonl, paths=paths, nul=nul)
+    wanted = showing.wishes(
+        form,
+        preview=preview,
+        open_them=open_them,
+        sheet=sheet,
+        link_to=link_to,
+        command=command,
+        limit=limit,
+    )
     target = target_of(context)
     answer = target.client.search(
         [{"path": file}],
-        limit=min(limit + 1, 10_000),
+        limit=min(offset + limit + 1, 10_000),
         min_score=min_score,
         **query.conditions(where=where, folders=folders or ()),
     )
     own = query.real_path(file)
-    others = [hit for hit in answer["hits"] if hit["path"] != own][:limit]
-    answer["hits"] = [{**hit, "rank": rank} for rank, hit in enumerate(others, start=1)]
-    _answer(target, answer, form)
+    others = [hit for hit in answer["hits"] if hit["path"] != own][offset : offset + limit]
+    answer["hits"] = [{**hit, "rank": rank} for rank, hit in enumerate(others, start=offset + 1)]
+    _answer(context, answer, wanted, offset=offset)
 
 
 @app.command(epilog=examples("imagedb show holiday.jpg", "imagedb show holiday.jpg --json"))
@@ -223,18 +286,18 @@ _EXAMPLES = """Try, for example:
   imagedb search --where 'iso >= 800' a condition; `imagedb search --help` has them all"""
 
 
-def _answer(target: Target, answer: Mapping[str, Any], form: Form) -> None:
+def _answer(context: typer.Context, answer: Mapping[str, Any], wanted: Wishes, *, offset: int) -> None:
     hits: Sequence[Mapping[str, Any]] = answer["hits"]
-    if form is not Form.TABLE:
-        output.write_rows(hits, form)
-    elif hits:
-        tables.print_hits(hits)
-    sys.stdout.flush()
-    for remark in answer.get("notes", ()):
-        output.note(output.printable(remark))
+    try:
+        showing.show(context, hits, wanted)
+    finally:
+        for remark in answer.get("notes", ()):
+            output.note(output.printable(remark))
+    if not hits and offset:
+        raise NothingMatchedError(f"There are no more than {offset} such pictures.")
     if not hits:
-        raise NothingMatchedError(_why_nothing(target))
-    if form is Form.TABLE and sys.stderr.isatty() and sys.stdout.isatty():
+        raise NothingMatchedError(_why_nothing(target_of(context)))
+    if wanted.form is Form.TABLE and sys.stderr.isatty() and sys.stdout.isatty():
         output.say(f"{output.count(len(hits), 'picture')} in {answer['took_ms']:.0f} ms")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from imagedbd.cli import flags, output, switching
+from imagedbd.cli import completion, flags, output, switching
 from imagedbd.cli.entry import examples
 from imagedbd.cli.models import checked_model
 from imagedbd.cli.target import target_of
@@ -29,10 +29,22 @@ app = typer.Typer(
 )
 def use(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="lance|faiss", help="LanceDB, or Faiss with pandas.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="lance|faiss",
+            help="LanceDB, or Faiss with pandas.",
+            autocompletion=completion.one_of("lance", "faiss"),
+        ),
+    ],
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="SPEC", help="Embed all pictures with this model meanwhile."),
+        typer.Option(
+            "--model",
+            metavar="SPEC",
+            help="Embed all pictures with this model meanwhile.",
+            autocompletion=completion.models,
+        ),
     ] = None,
     wait: flags.WaitForSwitch = False,
 ) -> None:

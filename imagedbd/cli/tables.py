@@ -33,23 +33,33 @@ _CAMERA: Final = Column("camera", room=80)
 
 def print_hits(hits: Sequence[Mapping[str, Any]]) -> None:
     """Search results; the score is left out where nothing was ranked."""
-    ranked = any(hit["score"] for hit in hits)
+    scored = [_SCORE] if _is_ranked(hits) else []
+    print_table([_RANK, *scored, _PATH, _DATE, _SIZE, _CAMERA], _rows(hits))
+
+
+def lines_of(hits: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The same, a line each, however long."""
+    return ["  ".join(cell for cell in row if cell) for row in _rows(hits)]
+
+
+def _is_ranked(hits: Sequence[Mapping[str, Any]]) -> bool:
+    return any(hit["score"] for hit in hits)
+
+
+def _rows(hits: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    ranked = _is_ranked(hits)
     digits = 4 if max(abs(hit["score"]) for hit in hits) < 0.1 else 3
-    columns = [_RANK, *([_SCORE] if ranked else []), _PATH, _DATE, _SIZE, _CAMERA]
-    rows = []
-    for hit in hits:
-        score = [f"{hit['score']:.{digits}f}"] if ranked else []
-        rows.append(
-            [
-                str(hit["rank"]),
-                *score,
-                place_of(hit),
-                date_of(hit),
-                size_of(hit),
-                camera_of(hit),
-            ]
-        )
-    print_table(columns, rows)
+    return [
+        [
+            str(hit["rank"]),
+            *([f"{hit['score']:.{digits}f}"] if ranked else []),
+            place_of(hit),
+            date_of(hit),
+            size_of(hit),
+            camera_of(hit),
+        ]
+        for hit in hits
+    ]
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:

@@ -32,6 +32,14 @@ def wait_with_progress(target: Target, timeout: float | None) -> dict[str, Any]:
     return answer.result()
 
 
+def settled(answer: dict[str, Any]) -> str:
+    """What a wait ended with, in a sentence."""
+    parts = [f"{output.count(answer['indexed'], 'picture')} indexed"]
+    parts += [f"{answer['failed']:,} failed (see `imagedb failures`)"] if answer.get("failed") else []
+    parts += [f"{answer['skipped']:,} skipped"] if answer.get("skipped") else []
+    return ", ".join(parts) + "."
+
+
 class _Answer:
     """One request under way in a thread, which an interrupted command leaves behind."""
 

@@ -51,13 +51,13 @@ def wait(
     as_json: flags.JsonFlag = False,
 ) -> None:
     """Return once every change made so far is searchable."""
-    from imagedbd.cli.waiting import wait_with_progress
+    from imagedbd.cli import waiting
 
-    answer = wait_with_progress(target_of(context), _seconds(timeout))
+    answer = waiting.wait_with_progress(target_of(context), flags.seconds("--timeout", timeout))
     if as_json:
         output.write_json(answer)
     else:
-        output.say(_settled(answer))
+        output.say(waiting.settled(answer))
 
 
 @app.command(
@@ -107,24 +107,6 @@ def scan(
     target_of(context).client.scan(real)
     where = "all folders" if real is None else output.short_path(real)
     output.say(f"Scanning {where}. `imagedb wait` returns when all is searchable.")
-
-
-def _seconds(text: str | None) -> float | None:
-    from imagedbd.config import parse_duration
-
-    if text is None:
-        return None
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"--timeout: {error}.") from error
-
-
-def _settled(answer: dict[str, Any]) -> str:
-    parts = [f"{output.count(answer['indexed'], 'picture')} indexed"]
-    parts += [f"{answer['failed']:,} failed (see `imagedb failures`)"] if answer.get("failed") else []
-    parts += [f"{answer['skipped']:,} skipped"] if answer.get("skipped") else []
-    return ", ".join(parts) + "."
 
 
 def _report_retried(answer: dict[str, Any], *, as_json: bool) -> None:

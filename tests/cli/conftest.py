@@ -13,6 +13,7 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from inspect import isgeneratorfunction
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,11 +23,11 @@ from imagedbd.client import VERSION_HEADER
 from imagedbd.errors import ImagedbError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 Answer = Any
 """JSON, a list of rows for a streamed path, an error, or a function of the request's body."""
-STREAMED = {"/pictures", "/failures"}
+STREAMED = {"/pictures", "/failures", "/dupes", "/export"}
 
 
 @dataclass
@@ -72,12 +73,24 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(json.loads(self.rfile.read(length)) if length else None)
 
     def _answer(self, body: Any) -> None:
+        if self.path in STREAMED and isgeneratorfunction(self.server.fake.answers[self.path]):
+            self._stream(self.server.fake.answers[self.path](body))
+            return
         status, data = self.server.fake.answer(self.path, body)
         self.send_response(status)
         self.send_header(VERSION_HEADER, self.server.fake.version)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    def _stream(self, rows: Iterable[Any]) -> None:
+        """Each row when it is there, for as long as somebody listens."""
+        self.send_response(200)
+        self.send_header(VERSION_HEADER, self.server.fake.version)
+        self.end_headers()
+        with contextlib.suppress(BrokenPipeError):
+            for row in rows:
+                self.wfile.write(json.dumps(row).encode() + b"\n")
 
     def log_message(self, *_: object) -> None:
         pass

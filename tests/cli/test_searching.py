@@ -450,3 +450,33 @@ class TestOthers:
         assert imagedb("list", "--json").data == b"[]\n"
         ran = imagedb("list")
         assert (ran.code, ran.data) == (0, b"")
+
+
+class TestPaging:
+    def test_the_next_page_is_asked_for_and_named(self, daemon, imagedb):
+        hits = [a_hit(f"/photos/{rank}.jpg", rank) for rank in range(11, 21)]
+        daemon.answers["/search"] = {"hits": hits, "notes": [], "took_ms": 1}
+        ran = imagedb("search", "--camera", "nikon", "--offset", "10")
+        assert daemon.bodies("/search")[0]["offset"] == 10
+        assert "These are 11 to 20; there may be more" in ran.words
+        assert "--offset 20 goes on from here" in ran.words
+
+    def test_a_page_behind_the_last_is_nothing(self, daemon, imagedb):
+        daemon.answers["/search"] = {"hits": [], "notes": [], "took_ms": 1}
+        ran = imagedb("search", "x", "--offset", "50")
+        assert (ran.code, ran.words) == (
+            1,
+            "imagedb: Nothing matched: There are no more than 50 such pictures.\n",
+        )
+
+    def test_pages_of_similar_pictures_leave_the_picture_itself_out(self, daemon, imagedb, tmp_path):
+        own = tmp_path / "own.jpg"
+        own.write_bytes(b"x")
+        paths = [str(own), *(f"/photos/{n}.jpg" for n in range(1, 6))]
+        hits = [a_hit(path, rank) for rank, path in enumerate(paths, start=1)]
+        daemon.answers["/search"] = lambda body: {"hits": hits[: body["limit"]], "notes": [], "took_ms": 1}
+        ran = imagedb("similar", "own.jpg", "-n", "2", "--offset", "2", "--json")
+        assert [(hit["rank"], hit["path"]) for hit in json.loads(ran.text)] == [
+            (3, "/photos/3.jpg"),
+            (4, "/photos/4.jpg"),
+        ]

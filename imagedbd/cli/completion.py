@@ -1,0 +1,98 @@
+"""Completion for shells: of commands and options by typer, of values by what the daemon has.
+
+A shell asks at every press of a key: whatever goes wrong there means no proposals, and no words.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from imagedbd.cli import output
+from imagedbd.cli.entry import examples
+from imagedbd.cli.target import target_of
+from imagedbd.errors import ImagedbError, UsageError
+
+if TYPE_CHECKING:
+    from imagedbd.client import Client
+
+app = typer.Typer()
+
+PATIENCE_S: Final = 3.0
+"""How long a press of a key may take. What the daemon gathers longer for is there at the next one."""
+SHELLS: Final = ("bash", "zsh", "fish")
+
+
+@app.command(
+    epilog=examples(
+        "imagedb completion bash > ~/.local/share/bash-completion/completions/imagedb",
+        "imagedb completion zsh > ~/.zfunc/_imagedb",
+        "imagedb completion fish > ~/.config/fish/completions/imagedb.fish",
+    )
+)
+def completion(
+    shell: Annotated[
+        str,
+        typer.Argument(metavar="|".join(SHELLS), help="Which shell.", autocompletion=lambda: list(SHELLS)),
+    ],
+) -> None:
+    """Print the completion script of a shell.
+
+    It completes commands and options, and what the running daemon knows: roots, models, fields and cameras.
+    """
+    from typer.completion import get_completion_script  # type: ignore[attr-defined] # not in its __all__
+
+    if shell not in SHELLS:
+        raise UsageError(f"There is completion for {', '.join(SHELLS)}; not for {output.printable(shell)}.")
+    script = get_completion_script(prog_name="imagedb", complete_var="_IMAGEDB_COMPLETE", shell=shell)
+    output.write(script + "\n")
+
+
+def one_of(*words: str) -> Callable[[str], list[str]]:
+    """Completes from words that are known."""
+
+    def complete(incomplete: str) -> list[str]:
+        return _beginning(words, incomplete)
+
+    return complete
+
+
+def fields(incomplete: str) -> list[str]:
+    """Completes the names that a condition knows, as long as it is one word."""
+    from imagedbd.datatypes import RECORD_FIELDS
+
+    return _beginning(RECORD_FIELDS, incomplete)
+
+
+def roots(context: typer.Context, incomplete: str) -> list[str]:
+    """Completes the folders that are watched."""
+    return _asked(context, incomplete, lambda client: [root["path"] for root in client.status()["roots"]])
+
+
+def cameras(context: typer.Context, incomplete: str) -> list[str]:
+    """Completes cameras of the pictures in the index."""
+    return _asked(context, incomplete, lambda client: client.names()["cameras"])
+
+
+def models(context: typer.Context, incomplete: str) -> list[str]:
+    """Completes models that OpenCLIP offers."""
+    return _asked(context, incomplete, lambda client: client.names()["models"])
+
+
+def _asked(context: typer.Context, incomplete: str, ask: Callable[[Client], Iterable[Any]]) -> list[str]:
+    try:
+        return _beginning(ask(target_of(context).connect(PATIENCE_S)), incomplete)
+    except ImagedbError:
+        return []
+
+
+def _beginning(words: Iterable[str], incomplete: str) -> list[str]:
+    # What a terminal would act on cannot be typed back either.
+    found = [word for word in words if word.startswith(incomplete) and word.isprintable()]
+    # bash puts a proposal into the line as it is; the other shells quote.
+    in_bash = os.environ.get("_IMAGEDB_COMPLETE") == "complete_bash"
+    return [re.sub(r"([^\w@%+=:,./-])", r"\\\1", word) for word in found] if in_bash else found

@@ -1,0 +1,94 @@
+"""Whether the user has paused indexing, and until when; it outlives a restart.
+
+Searches and watching go on. What changes is queued, and looked at when the pause is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from imagedbd.datatypes import iso_utc
+from imagedbd.durable import write_durably
+from imagedbd.errors import PausedError, StoreError
+
+if TYPE_CHECKING:
+    from imagedbd.change_queue import ChangeQueue
+
+FILE_NAME: Final = "paused"
+
+
+class Pause:
+    """The pause of one data folder, which holds a queue; any thread may call any method."""
+
+    def __init__(self, data_dir: str, queue: ChangeQueue) -> None:
+        self._file = os.path.join(data_dir, FILE_NAME)
+        self._queue = queue
+        self._until = self._read()
+        if self.is_on:
+            self._hold()
+
+    @property
+    def is_on(self) -> bool:
+        return time.time() < self._until
+
+    def begin(self, seconds: float | None) -> None:
+        """Pause for this time, or until :meth:`end`; a pause that goes on already is replaced.
+
+        :raises StoreError: it could not be written down, and nothing was changed.
+        """
+        until = math.inf if seconds is None else time.time() + seconds
+        try:
+            write_durably(self._file, f"{until}\n")
+        except OSError as error:
+            raise StoreError(f"{self._file} cannot be written: {error.strerror or error}.") from error
+        self._until = until
+        self._hold()
+
+    def end(self) -> None:
+        """Go on; no error if nothing was paused.
+
+        :raises StoreError: it could not be written down, and nothing was changed.
+        """
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._file)
+        except OSError as error:
+            raise StoreError(f"{self._file} cannot be removed: {error.strerror}.") from error
+        self._until = -math.inf
+        self._queue.release()
+
+    def check(self) -> None:
+        """:raises PausedError: indexing is paused; the message says until when."""
+        if self.is_on:
+            raise PausedError(f"{self.in_words()} `imagedb resume` goes on.")
+
+    def in_words(self) -> str:
+        if self._until == math.inf:
+            return "Indexing is paused until somebody resumes it."
+        soon = self._until - time.time() < 20 * 3600
+        moment = time.strftime("%H:%M" if soon else "%Y-%m-%d %H:%M", time.localtime(self._until))
+        return f"Indexing is paused until {moment}."
+
+    def public(self) -> dict[str, Any] | None:
+        """``until`` in UTC, which is ``None`` for a pause without an end; ``None`` if there is no pause."""
+        if not self.is_on:
+            return None
+        return {"until": None if self._until == math.inf else iso_utc(self._until)}
+
+    def _hold(self) -> None:
+        self._queue.hold(None if self._until == math.inf else self._until - time.time())
+
+    def _read(self) -> float:
+        try:
+            with open(self._file, encoding="ascii") as file:
+                until = float(file.read())
+        except FileNotFoundError:
+            return -math.inf
+        except (OSError, ValueError):
+            # It is there, so somebody wanted a pause; that can be ended, and work unasked cannot be undone.
+            return math.inf
+        return math.inf if math.isnan(until) else until

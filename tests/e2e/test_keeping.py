@@ -1,0 +1,193 @@
+"""The index as a file for other programs, and as a copy that is put back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from machine import program
+from pictures import exif, save
+
+if TYPE_CHECKING:
+    from machine import Machine
+
+
+def filled(machine: Machine, *arguments: str, count: int = 4) -> None:
+    for number in range(count):
+        save(machine.photos / f"{number}.jpg", number, exif=exif(make="NIKON", taken="2024:05:01 10:00:00"))
+    machine.start(*arguments)
+    machine.wait()
+
+
+def restore(
+    machine: Machine, *arguments: str, answer: bytes | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    command = [program("imagedbd"), "restore", *arguments]
+    return subprocess.run(
+        command, env=machine.environment, input=answer, capture_output=True, check=False, timeout=100
+    )
+
+
+class TestExport:
+    def test_has_every_record_and_vector(self, machine: Machine) -> None:
+        odd = os.fsencode(machine.photos) + b"/caf\xe9\n.jpg"
+        filled(machine)
+        with open(odd, "wb") as file:
+            file.write((machine.photos / "0.jpg").read_bytes())
+        machine.wait()
+        path = machine.home / "all.parquet"
+        done = machine.run("export", str(path))
+        assert done.returncode == 0, done.stderr
+        assert b"Wrote 5 pictures to" in done.stderr
+        table = pq.read_table(path)
+        rows = {row["path_bytes"]: row for row in table.to_pylist()}
+        assert set(rows) == {odd, *(os.fsencode(machine.photos / f"{n}.jpg") for n in range(4))}
+        assert rows[odd]["name"] == "caf\ufffd\n.jpg"
+        first = rows[os.fsencode(machine.photos / "0.jpg")]
+        shown = machine.json("show", str(machine.photos / "0.jpg"))
+        for field in ("id", "taken_at", "camera_make", "width", "size", "content_hash"):
+            assert first[field] == shown[field]
+        assert first["mtime"].isoformat().replace("+00:00", "Z") == shown["mtime"]
+        assert np.linalg.norm(first["vector"]) == pytest.approx(1, abs=1e-3)
+        assert table.schema.metadata[b"model"].decode() == machine.model
+
+    def test_replaces_nothing_unasked(self, machine: Machine) -> None:
+        filled(machine, count=1)
+        path = machine.home / "all.parquet"
+        path.write_text("mine")
+        assert machine.run("export", str(path), stdin=b"").returncode == 2
+        assert path.read_text() == "mine"
+        assert machine.run("export", "--no-vectors", "--yes", str(path)).returncode == 0
+        assert pq.read_table(path)["vector"].null_count == 1
+        assert machine.run("export", str(machine.home / "all.csv")).returncode == 2
+
+
+@pytest.mark.parametrize("kind", ["lance", "faiss"])
+class TestBackup:
+    def test_is_put_back_without_embedding_anything(self, machine: Machine, kind: str) -> None:
+        filled(machine, "--store", kind)
+        before = {row["path"]: row["id"] for row in machine.json("list")}
+        found = machine.json("search", "--image", str(machine.photos / "2.jpg"))
+        kept = machine.home / "kept"
+        done = machine.run("backup", str(kept))
+        assert done.returncode == 0, done.stderr
+        assert b"Copied 4 pictures of the index" in done.stderr
+        save(machine.photos / "new.jpg", 50)
+        (machine.photos / "3.jpg").unlink()
+        machine.run("reset", "--yes")
+        machine.wait()
+        machine.stop()
+        done = restore(machine, "--yes", str(kept))
+        assert done.returncode == 0, done.stderr
+        assert b"with 4 pictures" in done.stderr
+
+        machine.start("--store", kind)
+        machine.wait()
+        after = {row["path"]: row["id"] for row in machine.json("list")}
+        gone, new = (str(machine.photos / name) for name in ("3.jpg", "new.jpg"))
+        assert after == {**{path: key for path, key in before.items() if path != gone}, new: after[new]}
+        assert machine.json("status")["embeds_total"] == 1
+        again = machine.json("search", "--image", str(machine.photos / "2.jpg"))
+        assert again[0]["similarity"] == pytest.approx(found[0]["similarity"])
+
+    def test_on_another_machine_files_are_hashed_and_not_embedded(self, machine: Machine, kind: str) -> None:
+        filled(machine, "--store", kind)
+        machine.run("backup", str(machine.home / "kept"))
+        machine.stop()
+        shutil.rmtree(machine.home / "data")
+        copy = machine.home / "copy"
+        shutil.copytree(machine.photos, copy)  # other inodes and times of change
+        shutil.rmtree(machine.photos)
+        os.rename(copy, machine.photos)
+        assert restore(machine, str(machine.home / "kept")).returncode == 0
+        machine.start("--store", kind)
+        machine.wait()
+        assert machine.json("status")["indexed"] == 4
+        assert machine.json("status")["embeds_total"] == 0
+
+    def test_taken_amid_work_is_of_one_moment(self, machine: Machine, kind: str) -> None:
+        filled(machine, "--store", kind, count=2)
+        stop = threading.Event()
+
+        def work() -> None:
+            number = 100
+            while not stop.is_set() and number < 200:  # a slow machine need not index more
+                save(machine.photos / f"{number}.jpg", number)
+                number += 1
+                stop.wait(0.05)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        try:
+            done = [machine.run("backup", str(machine.home / f"kept{n}")) for n in range(2)]
+        finally:
+            stop.set()
+            worker.join()
+        assert [d.returncode for d in done] == [0, 0], done
+        machine.wait()
+        machine.stop()
+        for number in range(2):
+            assert restore(machine, "--yes", str(machine.home / f"kept{number}")).returncode == 0
+        machine.start("--store", kind)
+        machine.wait()
+        assert len(machine.listed()) == len(list(machine.photos.iterdir()))
+
+
+def test_a_damaged_backup_changes_nothing(machine: Machine) -> None:
+    filled(machine, count=2)
+    kept = machine.home / "kept"
+    machine.run("backup", str(kept))
+    assert machine.run("backup", str(kept)).returncode == 2
+    machine.stop()
+    before = sorted(os.listdir(machine.home / "data"))
+    listed = json.loads((kept / "backup.json").read_text())["files"]
+    name = max(listed, key=lambda name: listed[name][0])
+    data = bytearray((kept / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (kept / name).write_bytes(data)
+    done = restore(machine, "--yes", str(kept))
+    assert (done.returncode, b"damaged" in done.stderr) == (78, True)
+    (kept / name).unlink()
+    assert restore(machine, "--yes", str(kept)).returncode == 78
+    assert sorted(os.listdir(machine.home / "data")) == before
+    assert restore(machine, "--yes", str(machine.photos)).returncode == 2
+    machine.start()
+    assert machine.json("status")["indexed"] == 2
+
+
+def test_a_restore_asks_and_leaves_a_running_daemon_alone(machine: Machine) -> None:
+    filled(machine, count=1)
+    kept = machine.home / "kept"
+    machine.run("backup", str(kept))
+    assert restore(machine, "--yes", str(kept)).returncode == 75
+    machine.stop()
+    assert restore(machine, str(kept), answer=b"n\n").returncode == 1
+    assert restore(machine, str(kept), answer=b"").returncode == 2
+    done = restore(machine, str(kept), answer=b"y\n")
+    assert done.returncode == 0, done.stderr
+    assert b"before-restore-" in done.stderr
+
+
+def test_whoever_stops_copying_lets_the_daemon_go_on(machine: Machine) -> None:
+    from imagedbd.client import Client
+
+    filled(machine, count=1)
+    client = Client(machine.environment["IMAGEDBD_SOCKET"])
+    with client.held_still() as (_, is_held):
+        save(machine.photos / "new.jpg", 9)
+        machine.until(lambda: machine.json("status")["pending"] >= 1)
+        assert is_held()
+        assert len(machine.json("search", "anything")) == 1
+    machine.wait()
+    assert machine.json("status")["indexed"] == 2
+    with client.held_still() as (_, is_held):
+        machine.stop(signal.SIGTERM)
+        assert not is_held()

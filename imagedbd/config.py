@@ -71,6 +71,8 @@ class Settings:
     """The settings of which the file says something else than what holds."""
     fixed_roots: tuple[str, ...] = ()
     """The roots that flags or a variable name: the file has no say in them."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """The flag or variable of each setting that one of them set."""
 
 
 def load_settings(
@@ -84,11 +86,12 @@ def load_settings(
     """
     env = os.environ if environ is None else environ
     flags = {name: value for name, value in (overrides or {}).items() if value is not None}
-    config_file = _absolute(flags.pop("config_file", None) or env.get("IMAGEDBD_CONFIG") or _config_file())
+    places = _place_of_file(flags, env)
+    config_file = settings_place(flags.pop("config_file", None), env)
     flag_roots = _parse("--root", "roots", flags.pop("roots", ()))
 
     filed = _parsed_file(config_file, _read_file(config_file))
-    values, places = dict(filed), dict[str, str]()
+    values = dict(filed)
     for name in _PARSERS:
         if (text := env.get(_variable(name))) is not None:
             places[name] = _variable(name)
@@ -102,9 +105,12 @@ def load_settings(
         for name, place in places.items()
         if name in filed and filed[name] != values[name]
     }
-    values["named"] = frozenset({*filed, *places})
+    values["named"] = frozenset({*filed, *places}) - {"config_file"}
     variable_roots = values["roots"] if "roots" in places else ()
     values["fixed_roots"] = tuple(dict.fromkeys((*variable_roots, *flag_roots)))
+    if flag_roots:
+        places["roots"] = "--root"
+    values["places"] = places
     values["roots"] = tuple(dict.fromkeys((*values.get("roots", ()), *flag_roots)))
     values.setdefault("data_dir", str(platformdirs.user_data_path("imagedbd")))
     values.setdefault("socket", _default_socket(env, values["data_dir"]))
@@ -116,6 +122,23 @@ def load_settings(
             f"{values['socket']}. Name a shorter one with --socket or IMAGEDBD_SOCKET."
         )
     return Settings(config_file=config_file, **values)
+
+
+def settings_place(flag: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """Which file the settings are in, whether it is there or not.
+
+    :param flag: the file that an option named.
+    """
+    env = os.environ if environ is None else environ
+    return _absolute(flag or env.get("IMAGEDBD_CONFIG") or _config_file())
+
+
+def default_settings(config_file: str, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of somebody who set none."""
+    data_dir = str(platformdirs.user_data_path("imagedbd"))
+    return Settings(
+        config_file, data_dir, _default_socket(os.environ if environ is None else environ, data_dir)
+    )
 
 
 def edit_setting(config_file: str, name: str, value: str) -> None:
@@ -136,7 +159,7 @@ def edit_setting(config_file: str, name: str, value: str) -> None:
             document[name] = value
         text = tomlkit.dumps(document)
         _check_store(_parsed_file(config_file, tomllib.loads(text)))
-        _write_atomically(path, text)
+        write_settings_file(path, text)
     except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
         raise ConfigError(f"{config_file} cannot be changed: {error}") from error
 
@@ -165,7 +188,7 @@ def edit_roots(config_file: str, *, add: str | None = None, remove: str | None =
             changed = True
         if not changed:
             return False
-        _write_atomically(path, tomlkit.dumps(document))
+        write_settings_file(path, tomlkit.dumps(document))
     except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
         raise ConfigError(f"{config_file} cannot be changed: {error}") from error
     return True
@@ -193,7 +216,7 @@ def move_root(config_file: str, old: str, new: str) -> bool:
             listing[found.pop(0)] = new
         for index in reversed(found):
             del listing[index]
-        _write_atomically(path, tomlkit.dumps(document))
+        write_settings_file(path, tomlkit.dumps(document))
     except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
         raise ConfigError(f"{config_file} cannot be changed: {error}") from error
     return True
@@ -207,6 +230,12 @@ def plain_path(path: str) -> str:
 def resolve_root(path: str) -> str:
     """A root as settings hold it: absolute and without symbolic links, whether it is there or not."""
     return os.path.realpath(os.path.expanduser(path))
+
+
+def _place_of_file(flags: Mapping[str, Any], env: Mapping[str, str]) -> dict[str, str]:
+    if "config_file" in flags:
+        return {"config_file": "--config"}
+    return {"config_file": "IMAGEDBD_CONFIG"} if env.get("IMAGEDBD_CONFIG") else {}
 
 
 def _config_file() -> str:
@@ -267,6 +296,9 @@ def _check_store(values: Mapping[str, Any]) -> None:
 _IN_STORE: Final = {"uri": "store_uri", "storage_options": "storage_options"}
 """Settings that stand in the file as keys of a ``[store]`` table, beside its ``kind``."""
 
+FILE_KEYS: Final = {name: f"store.{key}" for key, name in _IN_STORE.items()}
+"""What the file calls those settings that it has another name for."""
+
 
 def _settings_of(name: str, value: Any, config_file: str) -> Iterator[tuple[str, Any]]:
     """A top-level key of the file as settings: ``store`` may be a table of several."""
@@ -298,6 +330,12 @@ def _place(config_file: str, name: str) -> str:
     return f"{config_file}, line {text.count(chr(10), 0, found.end()) + 1}" if found else config_file
 
 
+def place_in_file(config_file: str, key: str) -> str:
+    """Where the file sets something, as ``file, line n``. :param key: such as ``model`` or ``store.uri``."""
+    dotted = _place(config_file, key)
+    return dotted if dotted != config_file else _place(config_file, key.rpartition(".")[2])
+
+
 def _parse(place: str, name: str, value: Any) -> Any:
     try:
         return _PARSERS[name](value)
@@ -320,7 +358,11 @@ def _from_text(name: str, text: str) -> Any:
     return text
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_settings_file(path: Path, text: str) -> None:
+    """Write the file whole or not at all, through a link; the permissions of one that is there stay.
+
+    :raises OSError: it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     target = Path(os.path.realpath(path))
     draft = target.with_name(f".{target.name}.{os.getpid()}")
@@ -477,7 +519,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "log_level": _choice("debug", "info", "warning", "error"),
 }
 
-if set(_PARSERS) | {"config_file", "named", "overridden", "fixed_roots"} != {
+if set(_PARSERS) | {"config_file", "named", "overridden", "fixed_roots", "places"} != {
     field.name for field in fields(Settings)
 }:
     raise AssertionError("every setting has a parser, and every parser a setting")

@@ -9,6 +9,7 @@ import typer
 from imagedbd import __version__
 from imagedbd.cli import (
     completion,
+    configuring,
     demo,
     doctor,
     duplicates,
@@ -55,6 +56,7 @@ for group in (
     roots,
     stores,
     models,
+    configuring,
     service,
     doctor,
     demo,

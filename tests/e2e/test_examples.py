@@ -30,6 +30,8 @@ NOT_HERE = {
     r"^curl .*openapi": "is for people to look at",
 }
 ENDLESS = r"--watch"
+FIRST = r"^imagedb config init"
+"""Only while there is no settings file."""
 LAST = r"^imagedbd (repair|restore)"
 """Only while no daemon runs."""
 STAND_INS = {
@@ -66,7 +68,7 @@ def _here(most: int | None = None) -> list[str]:
 
 
 def _turn(line: str) -> int:
-    return 1 if re.search(LAST, line) else 0
+    return next((turn for turn, pattern in ((0, FIRST), (2, LAST)) if re.search(pattern, line)), 1)
 
 
 @pytest.fixture

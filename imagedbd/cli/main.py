@@ -8,6 +8,7 @@ import typer
 
 from imagedbd import __version__
 from imagedbd.cli import (
+    bench,
     completion,
     configuring,
     demo,
@@ -59,6 +60,7 @@ for group in (
     configuring,
     service,
     doctor,
+    bench,
     demo,
     completion,
     manual,

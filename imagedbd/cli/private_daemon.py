@@ -99,13 +99,20 @@ def make_home() -> str:
     return tempfile.mkdtemp(prefix="imagedb-", dir=folder)
 
 
-def start(home: str, root: str, model: str) -> PrivateDaemon:
-    """Start a daemon on one folder; it belongs to a session of its own, out of reach of this terminal."""
+def start(home: str, root: str | None, model: str, settings: str = "") -> PrivateDaemon:
+    """Start a daemon; it belongs to a session of its own, out of reach of this terminal.
+
+    :param root: a folder that it watches.
+    :param settings: lines of its settings file.
+    """
     places = _places(home)
     arguments = [
-        "run", "--no-pull", "--root", root, "--model", model,
+        "run", "--no-pull", *(["--root", root] if root else []), "--model", model,
         "--config", places["config_file"], "--data-dir", places["data_dir"], "--socket", places["socket"],
     ]  # fmt: skip
+    if settings:
+        with open(places["config_file"], "w", encoding="utf-8") as file:
+            file.write(settings)
     # The user's own settings are for the user's own daemon.
     own = {name: value for name, value in environment().items() if not name.startswith("IMAGEDBD_")}
     with open(_log(home), "wb") as log:

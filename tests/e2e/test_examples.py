@@ -24,7 +24,7 @@ README = Path(__file__).parents[2] / "README.md"
 NOT_HERE = {
     r"^python3 -m venv|^\.venv/|pytest": "is about a clone of the repository",
     r"systemctl|imagedb service|journalctl": "is about systemd, and tested where there is one",
-    r"^imagedb (demo|root relocate)": "has tests of its own",
+    r"^imagedb (demo|bench|root relocate)": "has tests of its own",
     r"^imagedbd run": "is what answers here",
     r"^imagedb model (pull|use|rollback|remove)|--model |^imagedb store use": "is about other models",
     r"^curl .*openapi": "is for people to look at",

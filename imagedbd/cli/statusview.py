@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
@@ -106,10 +107,15 @@ def _live_view(status: Mapping[str, Any]) -> RenderableType:
     done, left = status["indexed"] + status["failed"], status["pending"] + status.get("waiting", 0)
     parts: list[RenderableType] = [overview(status)]
     if switch := status.get("switch"):
-        parts.append(ProgressBar(total=switch["total"] or None, completed=switch["done"], width=40))
+        parts.append(_bar(switch["done"], switch["total"]))
     elif left:
-        parts.append(ProgressBar(total=done + left, completed=done, width=40))
+        parts.append(_bar(done, done + left))
     return Group(*parts, Text("Ctrl-C leaves; the daemon goes on.", style="dim"))
+
+
+def _bar(done: int, total: int) -> RenderableType:
+    # A bar by itself does not end its line.
+    return Padding(ProgressBar(total=total or None, completed=done, width=40), expand=False)
 
 
 def _daemon(status: Mapping[str, Any]) -> Text:

@@ -253,6 +253,12 @@ class TestTerminal:
         assert code == 0
         assert b"1,204 indexed" in seen
 
+    def test_a_watched_bar_has_a_line_of_its_own(self, daemon):
+        daemon.answers["/status"] |= {"state": "indexing", "pending": 300}
+        seen = self._run("status", "--watch")[1].decode()
+        assert "━" in seen
+        assert all("━" not in line for line in seen.splitlines() if "Ctrl-C" in line)
+
     def test_waiting_shows_how_far_it_is(self, daemon):
         daemon.answers["/status"] |= {"state": "indexing", "pending": 300, "rate": 12.5, "eta_s": 24}
         daemon.answers["/wait"] = lambda _: time.sleep(1.2) or {"indexed": 1504, "failed": 0}

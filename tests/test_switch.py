@@ -360,7 +360,7 @@ def test_a_kept_index_that_was_lost_is_embedded_by_its_own_model(bench: Bench) -
     shutil.rmtree(previous.where(bench.settings.data_dir))
     bench.switcher.roll_back()
     bench.until_over()
-    # What it lacked is queued a moment after the swap.
-    bench.until(lambda: not bench.ledger.counts()[PictureState.WAITING])
+    # What it lacked is queued a moment after the swap, and neither waiting nor indexed while it is in work.
+    bench.until(lambda: bench.ledger.counts()[PictureState.INDEXED] == 6)
     assert bench.room.current.embedder.info == INFO
     bench.assert_complete(INFO, 6)

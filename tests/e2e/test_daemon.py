@@ -154,8 +154,11 @@ def test_a_file_in_the_place_of_the_socket_is_left_alone(machine: Machine) -> No
 def test_who_waits_when_the_daemon_stops_is_told_so(machine: Machine) -> None:
     machine.environment["IMAGEDBD_SETTLE"] = machine.environment["IMAGEDBD_SETTLE_MAX"] = "60"
     machine.start()
-    save(machine.photos / "a.jpg", 1)
-    with socket.socket(socket.AF_UNIX) as waiting:
+    save(machine.home / "a.jpg", 1)
+    # A file that its writer has closed would settle at once.
+    with socket.socket(socket.AF_UNIX) as waiting, (machine.photos / "a.jpg").open("wb") as written:
+        written.write((machine.home / "a.jpg").read_bytes())
+        written.flush()
         waiting.settimeout(30)
         waiting.connect(str(machine.home / "run" / "s.sock"))
         waiting.sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nConnection: close\r\n")

@@ -190,17 +190,26 @@ def test_a_commit_that_was_cut_between_store_and_ledger_is_not_embedded_again(ma
     killer.write_text(
         "import os, signal, sys\n"
         "from imagedbd.ledger import Ledger\n"
-        "Ledger.put = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "put = Ledger.put\n"
+        "def dying(ledger, entries, **more):\n"
+        "    entries = list(entries)\n"
+        "    stored = [e for e in entries if os.path.basename(e.path) in ('0.jpg', 'new.jpg')]\n"
+        "    if not stored:\n"
+        "        return put(ledger, entries, **more)\n"
+        "    print(len(stored), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Ledger.put = dying\n"
         "from imagedbd.cli.daemon import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     command = [sys.executable, str(killer), "run", "--no-pull", "--root", str(machine.photos)]
     done = subprocess.run(command, env=machine.environment, capture_output=True, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert len(embeds.read_text().split()) == 6
+    in_flight = 2 - int(done.stdout)
+    embedded = len(embeds.read_text().split())
     machine.start()
     machine.wait()
     expected = {str(p): blake3(p.read_bytes()).hexdigest() for p in machine.photos.iterdir()}
     assert {row["path"]: row["content_hash"] for row in machine.json("list")} == expected
-    assert len(embeds.read_text().split()) == 6
+    assert len(embeds.read_text().split()) == embedded + in_flight
     assert machine.json("status")["store"]["rows"] == 4

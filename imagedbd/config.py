@@ -75,6 +75,10 @@ class Settings:
     """The flag or variable of each setting that one of them set."""
 
 
+ABOUT_SETTINGS: Final = frozenset({"named", "overridden", "fixed_roots", "places"})
+"""Fields that tell of the settings, and are none."""
+
+
 def load_settings(
     overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
@@ -519,7 +523,5 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "log_level": _choice("debug", "info", "warning", "error"),
 }
 
-if set(_PARSERS) | {"config_file", "named", "overridden", "fixed_roots", "places"} != {
-    field.name for field in fields(Settings)
-}:
+if set(_PARSERS) | {"config_file"} | ABOUT_SETTINGS != {field.name for field in fields(Settings)}:
     raise AssertionError("every setting has a parser, and every parser a setting")

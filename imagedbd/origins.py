@@ -7,12 +7,10 @@ import re
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from imagedbd.config import FILE_KEYS, Settings, place_in_file
+from imagedbd.config import ABOUT_SETTINGS, FILE_KEYS, Settings, place_in_file
 
 HIDDEN: Final = "…"
 _SECRET: Final = re.compile(r"secret|token|key|password|credential|sas", re.IGNORECASE)
-_ABOUT_SETTINGS: Final = frozenset({"named", "overridden", "places"})
-"""Fields that tell of the settings, and are none."""
 
 
 class Origin(enum.StrEnum):
@@ -39,7 +37,7 @@ class Explained:
 
 def explained(settings: Settings) -> list[Explained]:
     """Every setting, in the order of :class:`imagedbd.config.Settings`."""
-    names = [field.name for field in fields(Settings) if field.name not in _ABOUT_SETTINGS]
+    names = [field.name for field in fields(Settings) if field.name not in ABOUT_SETTINGS]
     return [_explained(settings, name) for name in names]
 
 

@@ -75,6 +75,11 @@ def entries(defaults: Settings) -> tuple[Entry, ...]:
             _duration(defaults.settle_max),
         ),
         Entry("rescan", "Pause between full comparisons of folders and index.", _duration(defaults.rescan)),
+        Entry(
+            "rescan_unheard",
+            "The same for folders of which events do not tell all; longer where a scan of them takes long.",
+            _duration(defaults.rescan_unheard),
+        ),
         Entry("decoders", "Decoder processes; 0 is one a core.", str(defaults.decoders)),
         Entry("decode_timeout", "The time that one picture may take.", _duration(defaults.decode_timeout)),
         Entry("decode_memory", "The memory that one picture may take.", _size(defaults.decode_memory)),

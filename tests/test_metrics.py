@@ -20,10 +20,10 @@ STORE = {
 STATUS: dict[str, Any] = {
     "state": "idle", "doing": "Watching for changes.",
     "indexed": 2, "waiting": 1, "pending": 4, "failed": 5, "rate": None, "eta_s": None,
-    "roots": [{"path": HOSTILE, "state": "online", "indexed": 3, "reason": None}],
+    "roots": [{"path": HOSTILE, "state": "online", "unwatched": 0, "indexed": 3, "reason": None}],
     "store": STORE,
     "model": {"name": "demo", "state": "ready", "reason": None, "help": [], "configured": "demo"},
-    "device": None, "dtype": None, "switch": None, "previous": None, "differences": [],
+    "device": None, "dtype": None, "switch": None, "previous": None, "differences": [], "paused": None,
     "embeds_total": 7, "watcher_restarts": 1, "uptime_s": 12.5, "version": "1", "pid": 1,
     "config_file": "/c", "data_dir": "/d", "socket": "/s",
 }  # fmt: skip

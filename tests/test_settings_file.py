@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagedbd.config import FILE_KEYS, Settings, default_settings, edit_roots, edit_setting, load_settings
+from imagedbd.config import (
+    ABOUT_SETTINGS,
+    FILE_KEYS,
+    Settings,
+    default_settings,
+    edit_roots,
+    edit_setting,
+    load_settings,
+)
 from imagedbd.errors import ConfigError, UsageError
 from imagedbd.settings_file import entries, first_text, write_first
 
@@ -44,7 +52,7 @@ def test_it_changes_nothing(path: Path) -> None:
 
 
 def test_it_has_every_setting_with_its_default(path: Path) -> None:
-    about_itself = {"config_file", "named", "overridden", "places"}
+    about_itself = {"config_file", *ABOUT_SETTINGS}
     names = {FILE_KEYS.get(each.name, each.name) for each in fields(Settings)} - about_itself
     assert {entry.key for entry in entries(defaults(path))} == names - {"roots", "store"} | {"store.kind"}
     text = uncommented(first_text(defaults(path)))

@@ -184,7 +184,8 @@ def test_the_old_model_answers_until_the_new_one_does_while_files_change(running
 @pytest.mark.parametrize("kills", [(4,), pytest.param((1, 4, 8), marks=pytest.mark.slow)])
 def test_a_build_that_is_killed_goes_on_where_it_was(running: Machine, kills: tuple[int, ...]) -> None:
     """:param kills: how many pictures are done at least when the daemon is killed."""
-    other = other_model(running, seconds=0.4)
+    # Slow enough not to be complete before it is asked how far it is.
+    other = other_model(running, seconds=0.4 * len(kills))
     assert running.run("model", "use", other).returncode == 0
     for least in kills:
         # Asked without a command: on a busy machine the build would be over before one has started.

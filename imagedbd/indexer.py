@@ -29,7 +29,10 @@ import numpy as np
 
 from imagedbd.commits import Committer, Failure, Finished, Work
 from imagedbd.datatypes import Decoded, FileChange, ModelState, PictureState, Signature
+from imagedbd.errands import Errands
 from imagedbd.errors import (
+    DaemonBusyError,
+    DaemonStoppingError,
     DecoderLostError,
     EmbedderError,
     ImagedbError,
@@ -76,6 +79,7 @@ REFUSALS: Final = 3
 PROBABLE_HASHES: Final = 64
 """Known contents of one file size that are worth telling a decoder; uncompressed pictures share theirs."""
 RATE_WINDOW_S: Final = 30.0
+ERRAND_LOOK_S: Final = 0.2
 STEP_S: Final = 600.0
 """What a step may take before it counts as stuck: waiting for a disk, or for a batch on a slow machine."""
 UPKEEP_S: Final = 6 * 3600.0
@@ -113,25 +117,6 @@ class _Picture:
         decoded = replace(self.decoded, pixels=None)
         job = self.job
         return Finished(job.change, decoded, vector, job.attempts, known=known, generation=job.generation)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Errand:
-    """Something that this thread does for another one while nothing is in hand."""
-
-    action: Callable[[], None]
-    future: Future[None] = field(default_factory=Future)
-
-    def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
-        try:
-            self.action()
-        # Whatever it is, it is for the one who asked.
-        except Exception as error:  # noqa: BLE001 - see above
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(None)
 
 
 @dataclass(slots=True)
@@ -218,7 +203,7 @@ class Indexer:
         self._progress: deque[tuple[float, int]] = deque(maxlen=1000)
         self._trouble: str | None = None
         self._first_load: Future[NDArray[np.float32]] | None = None
-        self._errands: deque[_Errand] = deque()
+        self._errands = Errands()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
 
@@ -248,13 +233,39 @@ class Indexer:
     def between_batches(self, action: Callable[[], None]) -> Future[None]:
         """Have the indexer's thread do this: it finishes what is in hand first, and takes nothing new.
 
-        The future has the action's end, well or not; cancelling it withdraws an action that has not begun.
-        It is cancelled if the indexer stops first.
+        :returns: see :meth:`imagedbd.errands.Errands.hand_in`; it is cancelled if the indexer stops first.
         """
-        errand = _Errand(action)
-        self._errands.append(errand)
+        future = self._errands.hand_in(action)
         self._queue.nudge()
-        return errand.future
+        return future
+
+    def have_done(
+        self,
+        action: Callable[[], None],
+        *,
+        patience_s: float | None = None,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """As :meth:`between_batches`, and wait for its end; it is withdrawn only before it has begun.
+
+        :param patience_s: how long what is in hand may take, if nothing holds it up; ``None`` waits as long
+            as it takes, also while something does.
+        :param is_over: whether it is not wanted any more; asked now and then.
+        :raises DaemonBusyError: what is in hand does not come to an end.
+        :raises DaemonStoppingError: the indexer stops first, or it is over.
+        """
+        errand = self.between_batches(action)
+        deadline = None if patience_s is None else time.monotonic() + patience_s
+        while not errand.done():
+            if self._closing.is_set() or is_over():
+                errand.cancel()
+            elif deadline is not None and (self._trouble or time.monotonic() >= deadline) and errand.cancel():
+                why = self._trouble or "What is in hand takes longer than usual."
+                raise DaemonBusyError(f"Nothing was changed. {why} Ask again in a while.")
+            wait([errand], ERRAND_LOOK_S)
+        if errand.cancelled():
+            raise DaemonStoppingError("It was asked to stop.")
+        errand.result()
 
     def listen(self, listener: Callable[[Iterable[str]], None] | None) -> None:
         """See :meth:`imagedbd.commits.Committer.listen`."""
@@ -308,13 +319,13 @@ class Indexer:
                 self._guarded_step()
             self.pulse.end()
             self._release_all()
-            for errand in self._errands:
-                errand.future.cancel()
         # A bug must stop the daemon loudly: a writer that is gone while the rest lives on would drift.
         except Exception:
             log.exception("the indexer met a bug and stops the daemon")
             self._crashed = True
             self._on_crash()
+        finally:
+            self._errands.close()
 
     def _guarded_step(self) -> None:
         try:
@@ -337,7 +348,7 @@ class Indexer:
             self._take()
         elif line.empty():
             self.pulse.promise(UPKEEP_S)
-            self._errands.popleft().run()
+            self._errands.do_next()
             return
         self._look_at_taken()
         self._begin_jobs()
@@ -646,6 +657,7 @@ class Indexer:
         while not black.done():
             if self._closing.is_set():
                 return True
+            self.pulse.promise(STEP_S)
             wait([black], GLANCE_S)
         return isinstance(black.exception(), (EmbedderError, ModelUnavailableError))
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -479,7 +479,7 @@ class Library:
                 found.update(self._ledger.reread(place, afresh=force))
 
         # Between batches: what is being read at this moment would come out of it as settled.
-        self._when_idle(mark)
+        self._indexer.have_done(mark, patience_s=PATIENCE_S)
         for path in (*found, *(paths or ())):  # one that is not known yet may be there now
             self._queue.put(path, settled=True)
         return {"files": len(found), "offline": offline}
@@ -489,22 +489,6 @@ class Library:
         begun = self._switcher.start_afresh()
         self._scanner.request(None)
         return begun.public()
-
-    def _when_idle(self, action: Callable[[], None]) -> None:
-        """Have this done between two batches.
-
-        :raises DaemonBusyError: what is in hand does not come to an end.
-        """
-        errand = self._indexer.between_batches(action)
-        try:
-            errand.result(PATIENCE_S)
-        except TimeoutError:
-            if errand.cancel():
-                trouble = self._indexer.trouble or "What is in hand takes longer than usual."
-                raise DaemonBusyError(f"Nothing was changed. {trouble} Ask again in a while.") from None
-            errand.result()
-        except CancelledError:
-            raise DaemonStoppingError("It was asked to stop.") from None
 
     def load_model(self) -> Future[Any]:
         """Load the model, also after it was found unavailable.
@@ -617,22 +601,19 @@ class Library:
         def follow() -> None:
             # In the indexer's thread to the end: by the old rules it would forget what lies at the new place.
             try:
-                brought.append(relocation.bring_over(self._indexer.relabel))
+                relocation.check()  # what was indexed meanwhile would be there twice
+                brought.append(relocation.bring_over(self._indexer.relabel, lambda: self._closing))
             finally:
                 self.reload()
 
-        future = self._indexer.between_batches(follow)
-        # Of one that was cancelled, wait() would not hear before the indexer comes by it.
-        while not future.done():
-            wait([future], WORK_LOOK_S)
-            if self._indexer.trouble:
-                future.cancel()
-        if future.cancelled():
-            if not self._closing:
-                self.reload()
+        try:
+            self._indexer.have_done(follow, patience_s=math.inf)
+        except DaemonBusyError:
+            self.reload()
             self.check_work()
-            raise StoreError("Indexing was held up; the pictures are followed by their content instead.")
-        future.result()
+            raise StoreError(
+                "Indexing was held up; the pictures are followed by their content instead."
+            ) from None
         log.info("%s lies at %s now: %d files were brought over", old, new, brought[0])
         return {"pictures": brought[0]}
 

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from imagedbd.errors import NothingMatchedError, UsageError
+from imagedbd.errors import DaemonStoppingError, NothingMatchedError, UsageError
 from imagedbd.rules import is_within
 
 if TYPE_CHECKING:
@@ -75,16 +75,22 @@ class Relocation:
                 f" {found} were found there. To watch it all the same: `imagedb root add`, `root remove`."
             )
 
-    def bring_over(self, relabel: Callable[[Mapping[str, LedgerEntry]], None]) -> int:
+    def bring_over(
+        self, relabel: Callable[[Mapping[str, LedgerEntry]], None], is_over: Callable[[], bool]
+    ) -> int:
         """Put everything known of the old place under the new one.
 
         :param relabel: writes entries with their rows, each under its former path.
+        :param is_over: whether the daemon stops.
         :returns: how many files that were.
+        :raises DaemonStoppingError: in the middle; a scan follows the rest by its content.
         :raises StoreError: some may be brought over.
         """
         self._bring_places_over()
         total = 0
         for page in self._pages():
+            if is_over():
+                raise DaemonStoppingError(f"It was asked to stop when {total} files were brought over.")
             relabel(page)
             total += len(page)
         return total

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -237,7 +236,7 @@ class Switch:
     def _guarded_try(self) -> None:
         try:
             self._try()
-        except CancelledError:
+        except DaemonStoppingError:
             self._stopping.set()
         except PausedError as error:
             self.trouble = error.message
@@ -310,13 +309,7 @@ class Switch:
     def _swap(self, successor: Successor) -> None:
         shop = self._shop
         former, kept_before = shop.room.current, shop.file.current.previous
-        errand = shop.indexer.between_batches(lambda: self._take_over(successor))
-        while not errand.done():
-            if self._stopping.is_set():
-                errand.cancel()
-            with contextlib.suppress(TimeoutError):
-                errand.result(LOOK_S)
-        errand.result()
+        shop.indexer.have_done(lambda: self._take_over(successor), is_over=self._stopping.is_set)
         shop.room.retire(former)
         shop.file.delete_dropped()
         if kept_before is not None:

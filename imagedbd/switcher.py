@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
@@ -25,6 +26,7 @@ from imagedbd.switch import LOOK_S, Switch, Workshop, leave
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
+    from imagedbd.embedder import EmbedderProcess
     from imagedbd.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -163,18 +165,9 @@ class Switcher:
         store = shop.open_store(target)
         embedder = shop.open_embedder(store.model.spec if store.model else settings.model, store.model)
         try:
-            with contextlib.suppress(ModelUnavailableError):  # the status says so, and metadata is indexed
-                embedder.load().result()
+            self._load(embedder)
             engine = shop.new_engine(store, embedder)
-            errand = shop.indexer.between_batches(lambda: self._take_up(engine, target))
-            while not errand.done():
-                if self._closing:
-                    errand.cancel()
-                with contextlib.suppress(TimeoutError):
-                    errand.result(LOOK_S)
-            errand.result()
-        except CancelledError:
-            raise DaemonStoppingError("It was asked to stop.") from None
+            shop.indexer.have_done(lambda: self._take_up(engine, target), patience_s=math.inf)
         finally:
             if shop.room.current.embedder is not embedder:
                 embedder.close()
@@ -188,16 +181,31 @@ class Switcher:
         log.info("the index was reset: %s with %s begins empty", target.kind, engine.embedder.status().name)
         return Accepted("active", target.kind, engine.embedder.status().name)
 
+    def _load(self, embedder: EmbedderProcess) -> None:
+        """Where it cannot be had, the status says so, and metadata is indexed."""
+        loading = embedder.load()
+        while not loading.done():
+            if self._closing:
+                raise DaemonStoppingError("It was asked to stop.")
+            wait([loading], LOOK_S)
+        with contextlib.suppress(ModelUnavailableError):
+            loading.result()
+
     def _take_up(self, engine: Engine, target: Generation) -> None:
         """In the writer's thread, with nothing in hand."""
         shop = self._shop
         if target.is_remote:
             delete_own_rows(engine.store)
-        shop.file.write(shop.file.current.begun_anew(target))
+        former = shop.file.current
+        shop.file.write(former.begun_anew(target))
         # After a crash here, the next start finds that the store lacks what the ledger knows, and forgets it.
+        try:
+            shop.ledger.clear()
+        except StoreError:
+            shop.file.write(former)
+            raise
         shop.room.exchange(engine)
         shop.indexer.use(engine.store, engine.embedder)
-        shop.ledger.clear()
 
     def retry(self) -> None:
         """Try again now what is paused."""

@@ -23,7 +23,7 @@ from imagedbd import indexer as indexer_module
 from imagedbd.change_queue import ChangeQueue
 from imagedbd.datatypes import Batch, Decoded, Limits, PictureState, Signature
 from imagedbd.decoder import Decoder
-from imagedbd.errors import ModelUnavailableError, StoreError
+from imagedbd.errors import DaemonBusyError, DaemonStoppingError, ModelUnavailableError, StoreError
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
 from imagedbd.rules import Rules
@@ -605,6 +605,50 @@ def test_an_errand_that_is_withdrawn_is_not_run(bench: Bench) -> None:
     bench.until(lambda: bool(bench.queue.in_flight()))
     ran: list[int] = []
     assert bench.indexer.between_batches(lambda: ran.append(1)).cancel()
+    bench.look_at(bench.flat("b.png", 2))
+    assert bench.names() == {"a.png", "b.png"}
+    assert not ran
+
+
+def test_what_waits_for_an_indexer_that_stops_is_told_so(bench: Bench) -> None:
+    bench.look_at(bench.flat("a.png", 1))
+    bench.indexer.close()
+    assert bench.indexer.between_batches(lambda: None).cancelled()
+    with pytest.raises(DaemonStoppingError):
+        bench.indexer.have_done(lambda: None)
+
+
+def test_an_errand_does_not_outlive_an_indexer_that_met_a_bug(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks() -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(bench.indexer, "_step", breaks)
+    with pytest.raises(DaemonStoppingError):
+        bench.indexer.have_done(lambda: None)
+    assert bench.crashed
+    bench.crashed = False
+
+
+def test_an_errand_that_something_holds_up_is_withdrawn(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, full = bench.store.apply, threading.Event()
+    full.set()
+
+    def apply(batch: Batch) -> None:
+        if full.is_set():
+            raise StoreError("The disk is full.")
+        real(batch)
+
+    monkeypatch.setattr(indexer_module, "PAUSE_S", 0.05)
+    monkeypatch.setattr(bench.store, "apply", apply)
+    bench.queue.put(str(bench.photos / bench.flat("a.png", 1)), settled=True)
+    ran: list[int] = []
+    with pytest.raises(DaemonBusyError, match="The disk is full"):
+        bench.indexer.have_done(lambda: ran.append(1), patience_s=60)
+    full.clear()
     bench.look_at(bench.flat("b.png", 2))
     assert bench.names() == {"a.png", "b.png"}
     assert not ran

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from imagedbd.datatypes import LedgerEntry, PictureState, Signature
-from imagedbd.errors import ImagedbError, NothingMatchedError
+from imagedbd.errors import DaemonStoppingError, ImagedbError, NothingMatchedError
 from imagedbd.ledger import Ledger, PlaceIdentity
 from imagedbd.relocation import PAGE, Relocation
 from imagedbd.rules import Rules
@@ -38,8 +39,8 @@ class World:
         self.ledger.put([made])
         return made
 
-    def bring_over(self) -> int:
-        return self.relocation.bring_over(lambda page: self.ledger.put(page.values(), forget=page))
+    def bring_over(self, is_over: Callable[[], bool] = lambda: False) -> int:
+        return self.relocation.bring_over(lambda page: self.ledger.put(page.values(), forget=page), is_over)
 
     def known(self) -> list[str]:
         return [entry.path for entry in self.ledger.under("/")]
@@ -68,6 +69,18 @@ def test_more_than_a_page_of_them(world: World) -> None:
     )
     assert world.bring_over() == 2 * PAGE + 1
     assert set(world.known()) == {f"{world.new}/{name}" for name in [*names, "a.jpg"]}
+
+
+def test_a_daemon_that_stops_does_not_wait_for_the_end(world: World) -> None:
+    made = world.add("a.jpg")
+    names = [f"{number}.jpg" for number in range(2 * PAGE)]
+    world.ledger.put([replace(made, path=f"{world.old}/{name}") for name in names])
+    stops = iter([False, True])
+    with pytest.raises(DaemonStoppingError, match=f"{PAGE} files"):
+        world.bring_over(lambda: next(stops))
+    brought = [path for path in world.known() if path.startswith(f"{world.new}/")]
+    assert len(brought) == PAGE
+    assert len(world.known()) == 2 * PAGE + 1
 
 
 def test_a_root_nested_in_the_old_one_stays_with_what_belongs_to_it(world: World) -> None:

@@ -23,7 +23,13 @@ from imagedbd.config import Settings
 from imagedbd.datatypes import Batch, ModelInfo, PictureState, Preprocess, Store, StoredPicture
 from imagedbd.decoder import Decoder
 from imagedbd.engine import Engine, EngineRoom
-from imagedbd.errors import ConfigError, ModelUnavailableError, NothingMatchedError, StoreError
+from imagedbd.errors import (
+    ConfigError,
+    DaemonStoppingError,
+    ModelUnavailableError,
+    NothingMatchedError,
+    StoreError,
+)
 from imagedbd.generations import Generation, GenerationsFile, read_generations
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
@@ -365,3 +371,33 @@ def test_a_kept_index_that_was_lost_is_embedded_by_its_own_model(bench: Bench) -
     bench.until(lambda: bench.ledger.counts()[PictureState.INDEXED] == 6)
     assert bench.room.current.embedder.info == INFO
     bench.assert_complete(INFO, 6)
+
+
+def test_a_reset_that_cannot_forget_forgets_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.add(*range(3))
+    before = bench.file.current
+
+    def full() -> None:
+        raise StoreError("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.ledger, "clear", full)
+        with pytest.raises(StoreError, match="The disk is full"):
+            bench.switcher.start_afresh()
+    assert bench.file.current == before == read_generations(bench.settings.data_dir)
+    bench.assert_complete(INFO, 3)
+    bench.add(50)
+    bench.assert_complete(INFO, 4)
+
+
+def test_a_daemon_that_stops_does_not_wait_for_the_model_of_a_reset(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.add(*range(3))
+    monkeypatch.setattr(LoadedEmbedder, "load", lambda _: Future())
+    closing = threading.Timer(0.2, bench.switcher.close)
+    closing.start()
+    with pytest.raises(DaemonStoppingError):
+        bench.switcher.start_afresh()
+    closing.join()
+    bench.assert_complete(INFO, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from imagedbd.cli.daemon import main
+from imagedbd.cli.start import imagedbd
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(imagedbd())

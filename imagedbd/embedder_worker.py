@@ -131,6 +131,8 @@ def _is_of_memory(error: Exception) -> bool:
 def main(arguments: list[str]) -> int:
     # What libraries would log of a model that cannot be had, retry by retry, comes back as one reason.
     logging.disable(logging.CRITICAL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # who stops a download wants no traceback of it
     match arguments:
         case ["serve", fd, spec, device, dtype]:
             # The daemon decides when to stop; what its terminal sends reaches its whole process group.

@@ -257,11 +257,13 @@ class Switcher:
 
     def _wanted(self, kind: str | None, model: str | None) -> Generation:
         """The target: without a place, if it is to be a new folder."""
-        running = self._running()
-        base = running.target if running else self.active
+        running, active = self._running(), self.active
+        base = running.target if running else active
         if kind is None:
             return replace(base, model=model or base.model)
         self._check_kind(kind)
+        if kind == active.kind != base.kind:
+            base = active  # what was on its way to another kind is given up whole, its model too
         uri = wanted_place(self._settings(), kind)
         here = base.kind == kind and not base.is_remote and not uri
         return Generation(kind, base.place if here else uri or "", model or base.model)

@@ -401,3 +401,12 @@ def test_a_daemon_that_stops_does_not_wait_for_the_model_of_a_reset(
         bench.switcher.start_afresh()
     closing.join()
     bench.assert_complete(INFO, 3)
+
+
+def test_who_asks_for_the_kind_that_answers_gives_up_the_other_with_its_model(bench: Bench) -> None:
+    bench.add(*range(3))
+    assert bench.switcher.use(kind="faiss", model=OTHER.spec).state == "switching"
+    accepted = bench.switcher.use(kind="lance")
+    assert (accepted.state, accepted.store) == ("active", "lance")
+    bench.until(lambda: bench.switcher.status() is None)
+    bench.assert_complete(INFO, 3)

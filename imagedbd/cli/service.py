@@ -134,7 +134,7 @@ def restart() -> None:
 def status(as_json: flags.JsonFlag = False) -> None:
     """Say how the service stands, without waking the daemon.
 
-    The exit code is 0 if it runs, and 69 otherwise.
+    The exit code is 0 if it runs, 69 if it does not, and 70 where there is no systemd.
     """
     state = _manager().installed_state()
     if as_json:
@@ -158,8 +158,9 @@ def logs(
     For conditions on its fields, and other forms: `journalctl --user-unit imagedbd -o json`.
     """
     from imagedbd import service
+    from imagedbd.processes import has_systemd
 
-    if shutil.which("journalctl") is None:
+    if shutil.which("journalctl") is None or not has_systemd():
         raise ServiceError("There is no journal here. A daemon that runs in a terminal writes its log there.")
     sys.stdout.flush()
     command = service.log_command(follow=follow, lines=lines)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import PictureState, RootState, RootStatus, Signature
+from imagedbd.mounts import read_mounts
 from imagedbd.roots import RootGuard
 from imagedbd.rules import is_within, outermost
 
@@ -336,8 +337,9 @@ class _Suspicion:
         if not emptied and len(missing) < _SUDDEN:
             self._missed[root] = elsewhere
             return missing
-        self._missed[root] = elsewhere | {path: before.get(path, now) for path in absent}
-        return [p for p in missing if p in before and now - before[p] >= self._confirm_s]
+        sure = {p for p in absent if p in before and now - before[p] >= self._confirm_s}
+        self._missed[root] = elsewhere | {path: before.get(path, now) for path in absent - sure}
+        return [path for path in missing if path in sure]
 
     def count(self, root: str) -> int:
         """How many files of this root were missed by one scan alone."""
@@ -359,6 +361,7 @@ class _Scan:
     suspicion: _Suspicion
     stopping: threading.Event
     guard: RootGuard = field(init=False)
+    mounts: frozenset[str] = frozenset()
     seen: int = 0
     changed: int = 0
     missing: int = 0
@@ -427,9 +430,10 @@ class _Scan:
 
     def _check_mounts(self, root: str) -> None:
         """Note which file systems once mounted below a root are absent; drop what is a plain folder now."""
+        self.mounts = frozenset(mount.place for mount in read_mounts())
         for place in self.guard.mounts_below(root):
             with contextlib.suppress(OSError):
-                if not self._is_offline(place) and not _is_mount_point(place):
+                if not self._is_offline(place) and not self._is_mount_point(place):
                     self.ledger.forget_root(place)
 
     def _is_out_of_reach(self, path: str) -> bool:
@@ -456,10 +460,20 @@ class _Scan:
         try:
             if path in self.offline or not stat_module.S_ISDIR(os.lstat(path).st_mode):
                 return False
-            is_inner_mount = path not in self.rules.roots and _is_mount_point(path)
-        except OSError:
+            is_inner_mount = path not in self.rules.roots and self._is_mount_point(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:  # it lies in a folder that may not be entered
+            self.unreadable[path] = error.strerror or str(error)
             return False
         return not is_inner_mount or self._may_enter_mount(path)
+
+    def _is_mount_point(self, path: str) -> bool:
+        """Whether a file system begins here: also one that is bound here from elsewhere, or a subvolume.
+
+        :raises OSError: it is not there.
+        """
+        return path in self.mounts or os.lstat(path).st_dev != os.lstat(os.path.dirname(path)).st_dev
 
     def _may_enter_mount(self, path: str) -> bool:
         if self._is_offline(path):
@@ -551,10 +565,6 @@ class _Scan:
 def _is_unchanged(known: Signature, now: Signature) -> bool:
     """A device number alone may change with a reboot or a cable; with all else equal it is the same file."""
     return known == replace(now, device=known.device)
-
-
-def _is_mount_point(path: str) -> bool:
-    return os.lstat(path).st_dev != os.lstat(os.path.dirname(path)).st_dev
 
 
 def _touch(place: str, folder: str) -> bool:

@@ -122,6 +122,9 @@ class Watcher:
             self._watch_roots()
             for root in former:
                 root.stop()
+            # While both watched, there may not have been enough for all.
+            for root in self._roots:
+                root.retry()
         for path in rules.roots:
             self._on_doubt(path, "the configuration has changed")
 

@@ -291,6 +291,20 @@ assert world.scanner.roots_status()[0].state == "online"
 """,
         )
 
+    def test_hold_it_back_also_from_a_scan_that_begins_below_them(self, base):
+        self.run(
+            base,
+            """
+world = World(base)
+world.add_indexed("closed/deeper/b.jpg")
+(world.root / "closed").chmod(0)
+report = world.scan(f"{world.root}/closed/deeper")
+assert world.queued() == set()
+assert report.unreadable == {f"{world.root}/closed/deeper": "Permission denied"}
+(world.root / "closed").chmod(0o700)
+""",
+        )
+
 
 def run_in_a_process(prefix: list[str], base: Path, body: str) -> None:
     program = (
@@ -605,8 +619,6 @@ class TestSuddenDisappearance:
         shutil.rmtree(world.root / "lot")
         assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
         assert world.queued() == lot
-        world.ledger.forget(lot)
-        assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
         assert world.scanner.roots_status()[0].state is RootState.ONLINE
 
     def test_a_second_scan_that_comes_too_soon_decides_nothing(self, world):

@@ -381,10 +381,15 @@ class TestMounts:
         self.assert_equal(mounted)
         assert embedded(mounted) == 5
 
-    def test_a_disk_below_a_root_is_one_too(self, mounted: Machine) -> None:
+    @pytest.mark.parametrize("source", ["disk", "album"], ids=["another disk", "a folder of the same"])
+    def test_what_is_mounted_below_a_root_is_missed_and_not_forgotten(
+        self, mounted: Machine, source: str
+    ) -> None:
+        if source == "album":
+            shutil.copytree(self.view(mounted) / mounted.photos.relative_to("/"), mounted.home / "album")
         stick = mounted.home / "elsewhere" / "stick"
         stick.mkdir()
-        self.inside(mounted, "mount", "--bind", str(mounted.home / "disk"), str(stick))
+        self.inside(mounted, "mount", "--bind", str(mounted.home / source), str(stick))
         mounted.until(lambda: "elsewhere/stick/trip/two.png" in mounted.listed())
         self.assert_equal(mounted)
         known = indexed(mounted)
@@ -392,7 +397,7 @@ class TestMounts:
         mounted.run("scan")
         mounted.wait()
         assert indexed(mounted) == known
-        self.inside(mounted, "mount", "--bind", str(mounted.home / "disk"), str(stick))
+        self.inside(mounted, "mount", "--bind", str(mounted.home / source), str(stick))
         self.assert_equal(mounted)
         assert embedded(mounted) == 4
 

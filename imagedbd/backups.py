@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -90,10 +91,13 @@ def write_backup(
     """
     if os.path.lexists(folder):
         raise UsageError(f"{folder} is there already; a backup is written into a new folder.")
-    draft = f"{folder.rstrip('/')}.part"
+    parent, name = os.path.split(os.path.abspath(folder))
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        os.makedirs(draft, mode=0o700)
+        os.makedirs(parent, exist_ok=True)
+        draft = tempfile.mkdtemp(prefix=f".{name}-", dir=parent)
+    except OSError as error:
+        raise StoreError(f"The backup could not be written: {error}.") from error
+    try:
         _copy_parts(source, draft, advance)
         _check_held(is_held)
         files = {os.path.relpath(file, draft): _described(file) for file in _files_below(draft)}
@@ -103,7 +107,7 @@ def write_backup(
         }  # fmt: skip
         write_durably(os.path.join(draft, LIST), json.dumps(told, indent=2) + "\n")
         os.rename(draft, folder)
-        sync_folder(os.path.dirname(os.path.abspath(folder)))
+        sync_folder(parent)
     except (OSError, sqlite3.Error) as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise StoreError(f"The backup could not be written: {error}.") from error

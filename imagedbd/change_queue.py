@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 _CLOSED_SETTLE_S = 0.2
 """How long a file rests after a writer closed it: often it is complete, and when not it comes again."""
 
+_HOLD_LOOK_S = 30.0
+"""While changes are held back, how often it is asked whether that is over: its clock is not the queue's."""
+
+
+def _no_hold() -> float:
+    return 0.0
+
 
 @dataclass(slots=True)
 class _Unsettled:
@@ -79,7 +86,7 @@ class ChangeQueue:
         self._done_beyond: set[int] = set()
         self._closed = False
         self._nudged = False
-        self._held_until = -math.inf
+        self._hold_left: Callable[[], float] = _no_hold
 
     def put(self, path: str, *, settled: bool = False, closed: bool = False) -> int:
         """Say that something may have happened at this path.
@@ -116,7 +123,7 @@ class ChangeQueue:
             deadline = None if timeout is None else now + timeout
             while not self._closed:
                 self._settle(now)
-                if self._ready and now >= self._held_until:
+                if self._ready and self._hold_left() <= 0:
                     return self._hand_out(limit)
                 if self._nudged or (deadline is not None and now >= deadline):
                     self._nudged = False
@@ -190,16 +197,20 @@ class ChangeQueue:
             self._waiters.wait_for(lambda: self._closed or self._done_up_to >= ticket, timeout)
             return self._done_up_to >= ticket
 
-    def hold(self, seconds: float | None) -> None:
-        """Accept changes and hand out none for this time; ``None`` is until :meth:`release`."""
+    def hold(self, left: Callable[[], float]) -> None:
+        """Accept changes and hand out none for a while.
+
+        :param left: seconds for which that goes on, infinity until :meth:`release`; asked again and again,
+            so that its clock may be set, or run on while the machine sleeps. It must not wait.
+        """
         with self._lock:
-            self._held_until = math.inf if seconds is None else self._clock() + seconds
+            self._hold_left = left
             self._takers.notify_all()
 
     def release(self) -> None:
         """Hand out changes again; no error if that was so already."""
         with self._lock:
-            self._held_until = -math.inf
+            self._hold_left = _no_hold
             self._takers.notify_all()
 
     def nudge(self) -> None:
@@ -265,8 +276,9 @@ class ChangeQueue:
 
     def _next_wake(self, now: float, deadline: float | None) -> float | None:
         alarm = self._alarms[0][0] if self._alarms else None
-        held = self._held_until if now < self._held_until < math.inf else None
-        times = [t for t in (deadline, alarm, held) if t is not None]
+        left = self._hold_left()
+        look = now + min(left, _HOLD_LOOK_S) if 0 < left < math.inf else None
+        times = [t for t in (deadline, alarm, look) if t is not None]
         return max(0.0, min(times) - now) if times else None
 
     def _close_sequence(self, sequence: int) -> None:

@@ -29,11 +29,15 @@ class Pause:
         self._queue = queue
         self._until = self._read()
         if self.is_on:
-            self._hold()
+            queue.hold(self._left)
 
     @property
     def is_on(self) -> bool:
-        return time.time() < self._until
+        return self._left() > 0
+
+    def _left(self) -> float:
+        """Seconds by the clock on the wall: a pause until noon is over at noon, whoever slept meanwhile."""
+        return self._until - time.time()
 
     def begin(self, seconds: float | None) -> None:
         """Pause for this time, or until :meth:`end`; a pause that goes on already is replaced.
@@ -46,7 +50,7 @@ class Pause:
         except OSError as error:
             raise StoreError(f"{self._file} cannot be written: {error.strerror or error}.") from error
         self._until = until
-        self._hold()
+        self._queue.hold(self._left)
 
     def end(self) -> None:
         """Go on; no error if nothing was paused.
@@ -69,7 +73,7 @@ class Pause:
     def in_words(self) -> str:
         if self._until == math.inf:
             return "Indexing is paused until somebody resumes it."
-        soon = self._until - time.time() < 20 * 3600
+        soon = self._left() < 20 * 3600
         moment = time.strftime("%H:%M" if soon else "%Y-%m-%d %H:%M", time.localtime(self._until))
         return f"Indexing is paused until {moment}."
 
@@ -78,9 +82,6 @@ class Pause:
         if not self.is_on:
             return None
         return {"until": None if self._until == math.inf else iso_utc(self._until)}
-
-    def _hold(self) -> None:
-        self._queue.hold(None if self._until == math.inf else self._until - time.time())
 
     def _read(self) -> float:
         try:

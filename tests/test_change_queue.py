@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import math
 import random
 import threading
+import time
 
 import pytest
 from hypothesis import settings
@@ -344,3 +346,27 @@ class QueueAgainstModel(RuleBasedStateMachine):
 
 TestQueueAgainstModel = QueueAgainstModel.TestCase
 TestQueueAgainstModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+class TestHolding:
+    def test_what_is_held_back_comes_when_a_clock_of_its_own_says_so(self, queue):
+        left = [math.inf]
+        queue.hold(lambda: left[0])
+        queue.put("/a", settled=True)
+        assert taken(queue) == []
+        left[0] = 5.0
+        assert taken(queue) == []
+        left[0] = -1.0
+        assert taken(queue) == ["/a"]
+
+    def test_who_waits_looks_at_that_clock(self):
+        queue, end = ChangeQueue(settle_s=0), time.monotonic() + 0.05
+        queue.hold(lambda: end - time.monotonic())
+        queue.put("/a", settled=True)
+        assert [change.path for change in queue.take(1, timeout=FOREVER)] == ["/a"]
+
+    def test_it_ends_when_it_is_released(self, queue):
+        queue.hold(lambda: math.inf)
+        queue.put("/a", settled=True)
+        queue.release()
+        assert taken(queue) == ["/a"]

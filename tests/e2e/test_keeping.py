@@ -77,9 +77,14 @@ class TestBackup:
         before = {row["path"]: row["id"] for row in machine.json("list")}
         found = machine.json("search", "--image", str(machine.photos / "2.jpg"))
         kept = machine.home / "kept"
+        beside = [machine.home / name for name in ("kept.part", ".kept")]
+        for path in beside:
+            path.write_text("mine")
         done = machine.run("backup", str(kept))
         assert done.returncode == 0, done.stderr
         assert b"Copied 4 pictures of the index" in done.stderr
+        assert [path.read_text() for path in beside] == ["mine", "mine"]
+        assert [path for path in machine.home.iterdir() if path.name.startswith(".kept-")] == []
         save(machine.photos / "new.jpg", 50)
         (machine.photos / "3.jpg").unlink()
         machine.run("reset", "--yes")

@@ -1,0 +1,67 @@
+"""A pause, and the clock on the wall."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from imagedbd.change_queue import ChangeQueue
+from imagedbd.errors import PausedError
+from imagedbd.pausing import Pause
+
+
+class Wall:
+    """A clock that can be set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead_s = 0.0
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + self.ahead_s)
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    return Wall(monkeypatch)
+
+
+def is_held(queue: ChangeQueue) -> bool:
+    queue.put("/a", settled=True)
+    changes = queue.take(1, timeout=0)
+    for change in changes:
+        queue.done(change)
+    return not changes
+
+
+def test_it_is_over_when_the_machine_has_slept_through_it(tmp_path: Path, wall: Wall) -> None:
+    queue = ChangeQueue(settle_s=0)
+    pause = Pause(os.fspath(tmp_path), queue)
+    pause.begin(3600)
+    assert pause.is_on
+    assert is_held(queue)
+    wall.ahead_s = 7200
+    assert not pause.is_on
+    assert pause.public() is None
+    assert not is_held(queue)
+    pause.check()
+
+
+def test_it_holds_what_it_says_whichever_way_the_clock_is_set(tmp_path: Path, wall: Wall) -> None:
+    queue = ChangeQueue(settle_s=0)
+    pause = Pause(os.fspath(tmp_path), queue)
+    pause.begin(3600)
+    for wall.ahead_s in (-7200, 1800, 4000, -10):
+        assert pause.is_on == is_held(queue) == (wall.ahead_s < 3600)
+
+
+def test_it_outlives_a_restart(tmp_path: Path) -> None:
+    Pause(os.fspath(tmp_path), ChangeQueue()).begin(None)
+    queue = ChangeQueue(settle_s=0)
+    pause = Pause(os.fspath(tmp_path), queue)
+    assert is_held(queue)
+    with pytest.raises(PausedError, match="until somebody resumes it"):
+        pause.check()
+    pause.end()
+    assert not is_held(queue)

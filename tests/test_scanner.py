@@ -311,7 +311,7 @@ def run_in_a_process(prefix: list[str], base: Path, body: str) -> None:
         "import os, subprocess, sys\n"
         "from pathlib import Path\n"
         f"sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
-        "from test_scanner import World\n"
+        "from test_scanner import RootGuard, World\n"
         f"base = Path({str(base)!r})\n{body}"
     )
     command = [*prefix, sys.executable, "-c", program]
@@ -510,6 +510,28 @@ a = world.add_indexed("disk/a.jpg"); world.add_indexed("disk/b/c.jpg")
 assert world.scanned() == set() and not world.scan().offline
 os.unlink(a)
 assert world.scanned() == {a}
+""",
+        )
+
+    def test_a_folder_of_the_same_disk_that_is_mounted_below_a_root_is_protected_like_a_disk(self, tmp_path):
+        self.run(
+            tmp_path,
+            """
+place, source = world.root / "place", base / "source"
+place.mkdir(), source.mkdir()
+mount = lambda: subprocess.run(["mount", "--bind", source, place], check=True)
+mount()
+world.add_indexed("keep.jpg"), (a := world.add_indexed("place/a.jpg"))
+assert world.scanned() == set() and not world.scan().offline
+subprocess.run(["umount", place], check=True)
+for folder in ("/", str(world.root), str(place)):
+    assert world.scanned(folder) == set(), folder
+assert list(world.scan().offline) == [str(place)]
+assert "is offline" in RootGuard(world.rules, world.ledger).why_absence_is_no_proof(a)
+mount()
+os.unlink(a)
+world.add("place/b.jpg")
+assert world.scanned() == {a, str(place / "b.jpg")}
 """,
         )
 

@@ -624,6 +624,8 @@ class Library:
         self._pause.check()
         if self._indexer.trouble:
             raise StoreError(f"Indexing is held up: {self._scrubber.damage or self._indexer.trouble}")
+        if self._scanner.trouble:
+            raise StoreError(f"Comparing the folders with the index fails: {self._scanner.trouble}")
 
     def waiting(self) -> int:
         """How many pictures are stored without a vector.
@@ -681,6 +683,8 @@ class Library:
             return "damaged", damage
         if self._indexer.trouble:
             return "blocked", f"Indexing is held up: {self._indexer.trouble}"
+        if self._scanner.trouble:
+            return "blocked", f"Comparing the folders with the index fails: {self._scanner.trouble}"
         if self._pause.is_on:
             held = f" {pending} changes wait." if (pending := self._queue.pending) else ""
             return "paused", f"{self._pause.in_words()}{held}"

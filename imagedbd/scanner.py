@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import PictureState, RootState, RootStatus, Signature
+from imagedbd.errors import ImagedbError
 from imagedbd.mounts import read_mounts
 from imagedbd.roots import RootGuard
 from imagedbd.rules import is_within, outermost
@@ -112,6 +113,7 @@ class Scanner:
         self._confirm_s = confirm_s
         self._to_confirm: dict[str, float] = {}
         self._suspicion = _Suspicion(confirm_s)
+        self._trouble: str | None = None
 
     def start(self) -> None:
         """Start the thread, with a scan of everything. To be called once."""
@@ -178,6 +180,11 @@ class Scanner:
         return report
 
     @property
+    def trouble(self) -> str | None:
+        """Why the last scans that were asked for failed, as a sentence; ``None`` once they are complete."""
+        return self._trouble
+
+    @property
     def offline(self) -> Mapping[str, str]:
         """Roots and mount points that were offline when last looked at → why; never waits."""
         return self._offline
@@ -238,11 +245,13 @@ class Scanner:
                 self._do(work)
             except ScanStoppedError:
                 return
-            except Exception:  # noqa: BLE001 - without this thread nothing would ever be put right again
+            except Exception as error:  # noqa: BLE001 - without this thread nothing would ever be put right again
                 _log.exception("a scan failed; it is tried again in %.0f s", _RETRY_S)
+                self._trouble = error.message if isinstance(error, ImagedbError) else f"{error!r}."
                 self._give_back(work.folders)
                 self._stopping.wait(_RETRY_S)
             else:
+                self._trouble = None
                 self._finish(work.ticket)
 
     def _next_work(self) -> _Work | None:

@@ -177,6 +177,25 @@ def test_a_hang_up_compares_folders_and_index_whatever_the_settings_say(home: Ho
     assert scans._requested == {EVERYTHING}
 
 
+def test_a_scan_that_fails_is_told_and_ends_a_wait(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    scanner = home.library._scanner
+
+    def fail(folder: str) -> None:
+        raise StoreError(f"The ledger is damaged: nothing is known of {folder}.")
+
+    monkeypatch.setattr(scanner, "scan", fail)
+    wait = home.library.wait(None)
+    scanner.start()
+    deadline = time.monotonic() + 30
+    while scanner.trouble is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(StoreError, match="The ledger is damaged"):
+        wait.poll()
+    state, doing = home.library.activity()
+    assert (state, "The ledger is damaged" in doing) == ("blocked", True)
+
+
 def test_a_relocation_that_is_held_up_leaves_the_pictures_to_a_scan(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -586,6 +586,35 @@ class TestTheThread:
         assert path in world.queued()
         assert "disk full" in caplog.text
 
+    @pytest.mark.parametrize(
+        ("error", "told"),
+        [
+            (StoreError("The disk is full.", "Make room."), "The disk is full. Make room."),
+            (ValueError("odd"), "ValueError('odd')."),
+        ],
+    )
+    def test_tells_why_its_scans_fail_until_one_is_complete(self, world, monkeypatch, error, told):
+        monkeypatch.setattr("imagedbd.scanner._RETRY_S", 0.01)
+        world.add("a.jpg")
+        assert world.scanner.trouble is None
+        whole, met, mended = world.ledger.in_folder, threading.Semaphore(0), threading.Event()
+
+        def failing(folder):
+            if mended.is_set():
+                return whole(folder)
+            met.release()
+            raise error
+
+        monkeypatch.setattr(world.ledger, "in_folder", failing)
+        world.scanner.start()
+        # When the second one has begun, the first is known to have failed.
+        for _ in range(2):
+            assert met.acquire(timeout=FOREVER)
+        assert world.scanner.trouble == told
+        mended.set()
+        assert world.scanner.wait_scanned(1, FOREVER)
+        assert world.scanner.trouble is None
+
     def test_stops_in_the_middle_of_a_scan_and_wakes_who_waits(self, world, monkeypatch):
         world.add("a/b.jpg")
         entered, go_on = threading.Event(), threading.Event()

@@ -517,6 +517,18 @@ class TestLimits:
             watch.arm()
         assert listener.status() == WatchStatus(str(root), RootState.ONLINE, 11, 0)
 
+    def test_watches_by_new_rules_have_the_room_of_those_by_the_former(self, root, listen, monkeypatch):
+        for number in range(10):
+            (root / str(number)).mkdir()
+        listener = listen(root)
+        (watch,) = listener.watcher._roots
+        go_on = watch._tree.stop
+        with monkeypatch.context() as limited:
+            self.limited(limited, 5, lambda: None)
+            monkeypatch.setattr(watch._tree, "stop", lambda: (limited.undo(), go_on()))
+            listener.watcher.set_rules(Rules([str(root)]))
+        assert listener.status() == WatchStatus(str(root), RootState.ONLINE, 11, 0)
+
     def test_what_is_watched_whole_is_left_to_nobody(self, root, listen):
         (root / "a").mkdir()
         assert listen(root).watcher.unheard() == []

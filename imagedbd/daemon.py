@@ -80,8 +80,13 @@ async def _serve(
     library = Library(settings, read_settings, on_crash)
     stack.callback(library.close)
     listener = stack.enter_context(activation.listening(settings.socket, listening))
+
+    def end_early() -> None:
+        library.break_off_start()
+        end()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
+        loop.add_signal_handler(number, end_early)
     notifier.status("Setting up the watches.")
     await loop.run_in_executor(None, library.start)
     loop.add_signal_handler(signal.SIGHUP, lambda: loop.run_in_executor(None, _reload, library, notifier))

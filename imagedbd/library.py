@@ -254,6 +254,10 @@ class Library:
         for difference in self._differences():
             log.warning("%s", difference.text)
 
+    def break_off_start(self) -> None:
+        """The daemon is to stop: :meth:`start` walks through no more folders. Never waits."""
+        self._watcher.begin_stop()
+
     def begin_close(self) -> None:
         """From now on, who waits is told that the daemon stops, for changes or for the model."""
         self._closing = True

@@ -114,6 +114,7 @@ class TreeWatch:
     :param on_doubt: something may have happened anywhere in this folder; and what was heard. What the
         folder holds is watched already.
     :param on_lost: :attr:`why_lost` is set.
+    :param is_stopping: ends a walk through the folders early: what is not watched by then never is.
     :raises OSError: the root cannot be watched: it is not there, or a limit is reached (ENOSPC for
         watches, EMFILE for inotify instances).
     """
@@ -126,12 +127,14 @@ class TreeWatch:
         on_hint: Callable[[str, bool], None],
         on_doubt: Callable[[str, str], None],
         on_lost: Callable[[], None],
+        is_stopping: Callable[[], bool],
     ) -> None:
         self.root = root
         self._rules = rules
         self._on_hint = on_hint
         self._on_doubt = on_doubt
         self._on_lost = on_lost
+        self._is_stopping = is_stopping
         self._why_lost: str | None = None
         self._lock = threading.Lock()
         self._paths_of: dict[WatchDescriptor, tuple[str, ...]] = {}
@@ -216,7 +219,7 @@ class TreeWatch:
         return True
 
     def _watch_all(self, ahead: list[FolderRules]) -> None:
-        while ahead:
+        while ahead and not self._is_stopping():
             folder = ahead.pop()
             # Watched first and listed then: what comes in between is seen twice rather than never.
             if self._watch(folder.path):

@@ -102,9 +102,13 @@ class Watcher:
             self._watch_roots()
         self._thread.start()
 
+    def begin_stop(self) -> None:
+        """End a walk through the folders early, that of :meth:`start` as well; never waits."""
+        self._stopping.set()
+
     def stop(self) -> None:
         """Stop listening, and wait for all threads."""
-        self._stopping.set()
+        self.begin_stop()
         self._alarm.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -150,7 +154,14 @@ class Watcher:
         self._roots = roots
 
     def _new_watch(self, path: str) -> _RootWatch:
-        return _RootWatch(path, self._rules, self._on_hint, self._on_doubt, self._alarm.set)
+        return _RootWatch(
+            path,
+            self._rules,
+            on_hint=self._on_hint,
+            on_doubt=self._on_doubt,
+            on_lost=self._alarm.set,
+            is_stopping=self._stopping.is_set,
+        )
 
     def _on_hint(self, path: str, closed: bool) -> None:  # noqa: FBT001 - a callback
         self._queue.put(path, closed=closed)
@@ -185,15 +196,18 @@ class _RootWatch:
         self,
         path: str,
         rules: Rules,
+        *,
         on_hint: Callable[[str, bool], None],
         on_doubt: Callable[[str, str], None],
         on_lost: Callable[[], None],
+        is_stopping: Callable[[], bool],
     ) -> None:
         self.path = path
         self._rules = rules
         self._on_hint = on_hint
         self._on_doubt = on_doubt
         self._on_lost = on_lost
+        self._is_stopping = is_stopping
         self._tree: TreeWatch | None = None
         self._error: OSError | None = None
         self._folder: tuple[int, int] | None = None
@@ -242,6 +256,7 @@ class _RootWatch:
             on_hint=self._on_hint,
             on_doubt=self._on_doubt,
             on_lost=self._on_lost,
+            is_stopping=self._is_stopping,
         )
 
     def stop(self) -> None:

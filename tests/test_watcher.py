@@ -825,6 +825,35 @@ class Churn:
             shutil.copytree(source, target)
 
 
+@pytest.mark.parametrize("stopped_at", ["the start", "new rules"])
+def test_a_stop_does_not_wait_for_the_walk_through_all_folders(root, monkeypatch, stopped_at):
+    from imagedbd import tree_watch
+
+    for number in range(20):
+        (root / str(number)).mkdir()
+    watcher = Listener(Rules([str(root)])).watcher
+    if stopped_at == "new rules":
+        watcher.start()
+    whole, stopper = tree_watch.inotify_add_watch, threading.Thread(target=watcher.stop)
+
+    def add_watch(fd: int, path: bytes, mask: int) -> int:
+        if path.startswith(os.fsencode(f"{root}/")) and stopper.ident is None:
+            stopper.start()
+            assert becomes_true(watcher._stopping.is_set)
+        return whole(fd, path, mask)
+
+    monkeypatch.setattr(tree_watch, "inotify_add_watch", add_watch)
+    folders: list[int] = []
+    arm = watcher._watch_roots
+    monkeypatch.setattr(
+        watcher, "_watch_roots", lambda: (arm(), folders.extend(s.folders for s in watcher.status()))
+    )
+    watcher.start() if stopped_at == "the start" else watcher.set_rules(Rules([str(root)]))
+    stopper.join(PATIENCE_S)
+    watcher.stop()
+    assert folders == [2]
+
+
 def test_a_watch_that_cannot_be_made_leaves_nothing_behind(tmp_path):
     threads = threading.active_count()
     rules = Rules([str(tmp_path / "missing")])
@@ -835,5 +864,6 @@ def test_a_watch_that_cannot_be_made_leaves_nothing_behind(tmp_path):
             on_hint=lambda *_: None,
             on_doubt=lambda *_: None,
             on_lost=lambda: None,
+            is_stopping=lambda: False,
         )
     assert threading.active_count() == threads

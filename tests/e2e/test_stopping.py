@@ -88,6 +88,29 @@ def test_a_hang_up_that_comes_before_all_is_up_does_not_end_the_daemon(machine: 
     machine.until(lambda: "settings read again" in machine.log())
 
 
+def test_it_stops_while_it_sets_up_the_watches(machine: Machine) -> None:
+    """On a disk that takes seconds for each folder."""
+    for number in range(100):
+        (machine.photos / str(number)).mkdir()
+    slow = (
+        "import sys, time\n"
+        "from imagedbd import tree_watch\n"
+        "from imagedbd.cli.daemon import main\n"
+        "add_watch = tree_watch.inotify_add_watch\n"
+        "def slow(*watch):\n"
+        "    print('a folder', flush=True)\n"
+        "    time.sleep(2)\n"
+        "    return add_watch(*watch)\n"
+        "tree_watch.inotify_add_watch = slow\n"
+        "sys.exit(main())\n"
+    )
+    command = [sys.executable, "-c", slow, "run", "--no-pull", "--root", str(machine.photos)]
+    with (machine.home / "log").open("ab") as log:
+        machine.process = subprocess.Popen(command, env=machine.environment, stdout=log, stderr=log)
+    machine.until(lambda: machine.log().count("a folder") >= 2, 60)
+    assert machine.stop() == 0
+
+
 def test_a_second_daemon_leaves_the_first_ones_socket_alone(machine: Machine) -> None:
     """It may share the data, the socket, or both."""
     machine.start()

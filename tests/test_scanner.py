@@ -789,8 +789,10 @@ class TestUnheardFolders:
         Path(elsewhere).unlink()
         for number in range(3):
             path = world.add(f"unheard/deep/{number}.jpg")
-            (change,) = world.queue.take(9, timeout=FOREVER)
-            assert change.path == path
+            # A scan that had asked the ledger before the last one was entered finds that one once more.
+            while (change := world.queue.take(1, timeout=FOREVER)[0]).path != path:
+                assert change.path != elsewhere
+                world.queue.done(change)
             world.enter(path)
             world.queue.done(change)
 

@@ -22,6 +22,7 @@ from imagedbd.library import Library
 from imagedbd.locking import locked, locked_data, prepare_folder, socket_lock
 from imagedbd.notify import Notifier
 from imagedbd.processes import environment, python
+from imagedbd.replacement import settle
 from imagedbd.server import Server, listening
 from imagedbd.supervisor import Supervisor
 
@@ -38,6 +39,7 @@ def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> i
     :returns: the exit status: 0, or 70 after a bug.
     :raises LockHeldError: if another daemon has the data folder or the socket.
     :raises ConfigError: if data folder or socket cannot be used.
+    :raises StoreUnreadableError: if store or ledger cannot be opened, or a restore not be finished.
     """
     # One that comes before all is up must not end the daemon, as it would by default.
     too_early = threading.Event()
@@ -50,6 +52,8 @@ def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> i
     with ExitStack() as stack:
         stack.enter_context(logs.logging_at(settings.log_level))
         stack.enter_context(locked_data(settings))
+        if finished := settle(settings.data_dir):
+            log.warning("%s", finished)
         prepare_folder(os.path.dirname(settings.socket))
         stack.enter_context(locked(socket_lock(settings.socket), settings.socket))
         return asyncio.run(_serve(settings, read_settings, stack, too_early, pull=_should_pull(pull)))

@@ -23,6 +23,7 @@ from imagedbd.generations import (
 from imagedbd.ledger import Ledger
 from imagedbd.library import ledger_file, open_generation, running_mark
 from imagedbd.locking import locked_data
+from imagedbd.replacement import settle
 from imagedbd.stores import KINDS
 from imagedbd.stores.salvage import put_in_place, save_rows, saved_place
 
@@ -41,7 +42,9 @@ def repair(settings: Settings) -> list[str]:
     :raises LockHeldError: if the daemon runs.
     """
     with locked_data(settings):
+        finished = settle(settings.data_dir)
         findings = [
+            *([finished] if finished else []),
             *_check_generations(settings),
             *_finish_renewal(settings),
             _check_ledger(ledger_file(settings)),

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,23 @@ from pictures import exif, save
 
 if TYPE_CHECKING:
     from machine import Machine
+
+
+KILLED = """
+import os, signal
+from imagedbd.cli.daemon import main
+
+real = os.rename
+
+def rename(before, after):
+    if os.path.dirname(before).endswith("restoring"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(before, after)
+
+os.rename = rename
+main(["restore", "--yes", os.environ["KEPT"]])
+"""
+"""It dies when the index that was there is set aside, and before the other moves in."""
 
 
 def filled(machine: Machine, *arguments: str, count: int = 4) -> None:
@@ -166,6 +184,40 @@ def test_a_damaged_backup_changes_nothing(machine: Machine) -> None:
     assert restore(machine, "--yes", str(machine.photos)).returncode == 2
     machine.start()
     assert machine.json("status")["indexed"] == 2
+
+
+@pytest.mark.parametrize("repairs", [False, True])
+def test_a_restore_that_died_halfway_is_finished_by_whoever_comes_next(
+    machine: Machine, *, repairs: bool
+) -> None:
+    filled(machine, count=2)
+    kept = machine.home / "kept"
+    machine.run("backup", str(kept))
+    machine.stop()
+    environment = {**machine.environment, "KEPT": str(kept)}
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False, timeout=100)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (machine.home / "data" / "ledger.sqlite3").exists()
+    if repairs:
+        command = [program("imagedbd"), "repair"]
+        done = subprocess.run(command, env=machine.environment, capture_output=True, check=False, timeout=100)
+        assert b"A restore had been broken off" in done.stderr
+    machine.start()
+    assert machine.json("status")["indexed"] == 2
+    assert machine.json("status")["embeds_total"] == 0
+    assert not (machine.home / "data" / "restoring").exists()
+    assert ("A restore had been broken off" in (machine.home / "log").read_text()) != repairs
+
+
+def test_a_start_says_what_it_cannot_finish_of_a_restore(machine: Machine) -> None:
+    draft = machine.home / "data" / "restoring"
+    draft.mkdir(parents=True)
+    (machine.home / "data").chmod(0o700)
+    (draft / "plan.json").write_text("{")
+    command = [program("imagedbd"), "run", "--no-pull"]
+    done = subprocess.run(command, env=machine.environment, capture_output=True, check=False, timeout=100)
+    assert done.returncode == 78
+    assert b"imagedbd restore" in done.stderr
 
 
 def test_a_restore_asks_and_leaves_a_running_daemon_alone(machine: Machine) -> None:

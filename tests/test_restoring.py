@@ -1,0 +1,99 @@
+"""A restore that comes to nothing leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from store_rows import MODEL, picture
+
+from imagedbd.backups import Backup, Source, read_backup, write_backup
+from imagedbd.config import Settings
+from imagedbd.datatypes import Batch
+from imagedbd.errors import StoreError, StoreUnreadableError
+from imagedbd.generations import Generation
+from imagedbd.ledger import Ledger
+from imagedbd.library import ledger_file, running_mark, store_folder
+from imagedbd.repair import repair
+from imagedbd.restoring import restore
+from imagedbd.stores import open_store
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """An index of three pictures."""
+    settings = Settings(str(tmp_path / "config.toml"), str(tmp_path / "data"), str(tmp_path / "s"))
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "config.toml").touch()
+    Ledger(ledger_file(settings)).close()
+    store = open_store("lance", store_folder(settings))
+    store.bind(MODEL)
+    store.apply(Batch(upserts=tuple(picture(f"p{n}", n) for n in range(3))))
+    store.close()
+    return settings
+
+
+@pytest.fixture
+def backup(settings: Settings, tmp_path: Path) -> Backup:
+    active = Generation("lance", os.path.basename(store_folder(settings)))
+    source = Source(settings.data_dir, ledger_file(settings), settings.config_file, active, "tiny/demo", 3)
+    folder = str(tmp_path / "kept")
+    write_backup(source, folder, created="2026-05-01T00:00:00Z", advance=lambda _: None, is_held=lambda: True)
+    return read_backup(folder)
+
+
+def names(settings: Settings) -> set[str]:
+    return set(os.listdir(settings.data_dir)) - {"lock"}
+
+
+def test_a_damaged_backup_leaves_no_copy_behind(settings: Settings, backup: Backup) -> None:
+    before = names(settings)
+    last = Path(backup.folder, list(backup.files)[-1])
+    last.write_bytes(last.read_bytes() + b"more")
+    with pytest.raises(StoreUnreadableError, match="damaged"):
+        restore(backup, settings)
+    assert names(settings) == before
+
+
+def test_ctrl_c_amid_the_check_leaves_no_copy_behind(
+    settings: Settings, backup: Backup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Ledger) -> None:
+        raise KeyboardInterrupt
+
+    before = names(settings)
+    monkeypatch.setattr(Ledger, "check", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        restore(backup, settings)
+    assert names(settings) == before
+
+
+def test_the_index_is_as_it_was_where_that_is_said(
+    settings: Settings, backup: Backup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = names(settings), os.rename
+
+    def rename(old: str, new: str) -> None:
+        if old == ledger_file(settings):
+            raise OSError(5, "Input/output error")
+        real(old, new)
+
+    monkeypatch.setattr("os.rename", rename)
+    with pytest.raises(StoreError, match="The index is as it was"):
+        restore(backup, settings)
+    assert names(settings) == before
+
+
+def test_what_was_copied_by_a_restore_that_died_is_removed(settings: Settings) -> None:
+    draft = Path(settings.data_dir, "restoring")
+    draft.mkdir()
+    (draft / "ledger.sqlite3").touch()
+    repair(settings)
+    assert not draft.exists()
+
+
+def test_the_settings_of_a_backup_stay_where_they_are(settings: Settings, backup: Backup) -> None:
+    assert "with 3 pictures" in restore(backup, settings)[0]
+    assert "config.toml" not in names(settings)
+    assert os.path.exists(running_mark(settings))

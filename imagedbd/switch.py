@@ -314,7 +314,6 @@ class Switch:
         shop.file.delete_dropped()
         if kept_before is not None:
             leave(shop, kept_before)
-        shop.indexer.take_up_waiting()
 
     def _take_over(self, successor: Successor) -> None:
         """In the writer's thread, with nothing in hand: from one engine to the next.
@@ -335,10 +334,12 @@ class Switch:
         except StoreError:
             self._put(waiting, PictureState.INDEXED)
             raise
+        self._tell_complete({record.id for record in bare})
+        # Queued before this is over: who waits for its end then waits for these as well.
+        shop.indexer.take_up_waiting()
         shop.room.exchange(engine)
         self.swapped = True
         shop.indexer.use(engine.store, engine.embedder)
-        self._tell_complete({record.id for record in bare})
         model = engine.embedder.status().name
         log.info("%s with %s answers now; %d pictures wait for it", self.target.kind, model, len(bare))
 

@@ -268,6 +268,26 @@ def test_changes_during_the_build_are_followed(bench: Bench) -> None:
     bench.assert_complete(OTHER, 54)
 
 
+def test_what_lacks_a_vector_at_the_swap_is_queued_before_the_switch_is_over(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.add(*range(5))
+    bench.switcher.use(model=OTHER.spec)
+    bench.until_over()
+    bench.add(60)
+    real, go = bench.room.retire, threading.Event()
+
+    def retire(former: Engine) -> None:
+        assert go.wait(30)
+        real(former)
+
+    monkeypatch.setattr(bench.room, "retire", retire)
+    bench.switcher.roll_back()
+    bench.until_over()
+    bench.assert_complete(INFO, 6)
+    go.set()
+
+
 def test_going_back_and_forth(bench: Bench) -> None:
     with pytest.raises(NothingMatchedError):
         bench.switcher.roll_back()

@@ -283,6 +283,23 @@ def test_a_stopped_model_does_not_hold_up_closing(stub_model: str) -> None:
         waiting.result(0)
 
 
+@pytest.mark.parametrize("wish", [None, "ACTIVE"])
+def test_the_threads_of_the_model_do_not_spin_unless_somebody_wants_that(
+    stub_model: str, monkeypatch: pytest.MonkeyPatch, wish: str | None
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if wish:
+        monkeypatch.setenv("OMP_WAIT_POLICY", wish)
+    embedder = EmbedderProcess(stub_model, device="cpu")
+    try:
+        embedder.load().result(120)
+        assert embedder._child is not None
+        environment = Path(f"/proc/{embedder._child.process.pid}/environ").read_bytes().split(b"\0")
+        assert f"OMP_WAIT_POLICY={wish or 'PASSIVE'}".encode() in environment
+    finally:
+        embedder.close()
+
+
 def test_an_idle_model_leaves_and_is_back_for_the_next_prompt(stub_model: str) -> None:
     ready = []
     embedder = EmbedderProcess(stub_model, device="cpu", ttl_s=0.2, on_ready=lambda: ready.append(True))

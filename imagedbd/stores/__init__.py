@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from imagedbd.errors import ConfigError
 
+from .lean_import import lean_lancedb
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -39,7 +41,8 @@ def open_store(
     """
     match kind:
         case "lance":
-            from .lance import LanceStore  # noqa: PLC0415 - two seconds that only its users should pay
+            with lean_lancedb():
+                from .lance import LanceStore  # noqa: PLC0415 - a second that only its users should pay
 
             return LanceStore(place, owner=owner, exclusive=exclusive, options=options, on_doubt=on_doubt)
         case "faiss":

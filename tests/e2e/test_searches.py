@@ -64,9 +64,10 @@ def test_a_picture_finds_itself_first(gallery: Machine) -> None:
 
 
 def test_a_picture_from_elsewhere_is_sent_and_finds_its_like(gallery: Machine) -> None:
+    before = gallery.json("status")["embeds_total"]
     hits = json.loads(gallery.run("search", "--image", "-", "--json", stdin=encoded(2)).stdout)
     assert names(hits)[0] == "c.jpg"
-    assert gallery.json("status")["embeds_total"] == 7
+    assert gallery.json("status")["embeds_total"] == before + 1
 
 
 def test_similar_leaves_the_picture_itself_out(gallery: Machine) -> None:

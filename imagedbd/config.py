@@ -6,9 +6,11 @@ Folders follow the XDG Base Directory Specification. The file is the one place f
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -27,6 +29,9 @@ DEFAULT_MODELS: Final = {
 
 MAX_SOCKET_PATH: Final = 107
 """Bytes that fit into ``sockaddr_un.sun_path`` with its closing NUL; see unix(7)."""
+
+RUNTIME_FOLDERS: Final = "/run/user"
+"""Where pam_systemd(8) makes the runtime folder of each user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,24 @@ def load_settings(
             f"{values['socket']}. Name a shorter one with --socket or IMAGEDBD_SOCKET."
         )
     return Settings(config_file=config_file, **values)
+
+
+def socket_place(overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """Where the daemon is to be found: all that a question to it needs, whatever else a settings file says.
+
+    :param overrides: as for :func:`load_settings`. A fault in the file counts for nothing here.
+    :raises ConfigError: a flag or a variable names no path.
+    """
+    env = os.environ if environ is None else environ
+    flags = {name: value for name, value in (overrides or {}).items() if value is not None}
+    places = dict(_filed_places(settings_place(flags.get("config_file"), env)))
+    for name in ("data_dir", "socket"):
+        if (value := flags.get(name, env.get(_variable(name)))) is not None:
+            places[name] = _parse(
+                f"--{name.replace('_', '-')}" if name in flags else _variable(name), name, value
+            )
+    data_dir = places.get("data_dir", str(platformdirs.user_data_path("imagedbd")))
+    return places.get("socket") or _default_socket(env, data_dir)
 
 
 def settings_place(flag: str | None = None, environ: Mapping[str, str] | None = None) -> str:
@@ -247,8 +270,28 @@ def _config_file() -> str:
 
 
 def _default_socket(env: Mapping[str, str], data_dir: str) -> str:
-    runtime = env.get("XDG_RUNTIME_DIR")
+    runtime = env.get("XDG_RUNTIME_DIR") or _runtime_folder()
     return os.path.join(runtime, "imagedbd", "imagedbd.sock") if runtime else _join_data(data_dir)
+
+
+def _runtime_folder() -> str | None:
+    """The one that a login made for this user: cron, say, is not told of it, and needs it too."""
+    folder = os.path.join(RUNTIME_FOLDERS, str(os.geteuid()))
+    try:
+        found = os.lstat(folder)
+    except OSError:
+        return None
+    is_private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return folder if is_private and stat.S_ISDIR(found.st_mode) else None
+
+
+def _filed_places(config_file: str) -> Iterator[tuple[str, str]]:
+    """Folder and socket, as far as the file can be read."""
+    with contextlib.suppress(ConfigError):
+        content = _read_file(config_file)
+        for name in ("data_dir", "socket"):
+            with contextlib.suppress(ValueError, KeyError):
+                yield name, _path(content[name])
 
 
 def _join_data(data_dir: str) -> str:

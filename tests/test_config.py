@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 
@@ -46,10 +47,25 @@ def test_without_a_file_there_are_defaults(env: dict[str, str]) -> None:
     assert settings.socket == "/run/user/7/imagedbd/imagedbd.sock"
 
 
-def test_without_a_session_the_socket_lies_with_the_data(env: dict[str, str], tmp_path: Path) -> None:
+def test_without_a_session_the_socket_lies_with_the_data(
+    env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagedbd.config.RUNTIME_FOLDERS", str(tmp_path / "nowhere"))
     del env["XDG_RUNTIME_DIR"]
     settings = load_settings({"data_dir": str(tmp_path)}, env)
     assert settings.socket == str(tmp_path / "run" / "imagedbd.sock")
+
+
+def test_who_is_not_told_of_the_session_finds_its_socket_all_the_same(
+    env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagedbd.config.RUNTIME_FOLDERS", str(tmp_path))
+    del env["XDG_RUNTIME_DIR"]
+    runtime = tmp_path / str(os.geteuid())
+    runtime.mkdir(mode=0o700)
+    assert load_settings(environ=env).socket == str(runtime / "imagedbd" / "imagedbd.sock")
+    runtime.chmod(0o755)  # nobody else may have put it there
+    assert not load_settings(environ=env).socket.startswith(str(runtime))
 
 
 def test_flags_win_over_variables_and_variables_over_the_file(file: Path, env: dict[str, str]) -> None:

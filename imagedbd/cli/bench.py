@@ -112,7 +112,7 @@ def _own(target: Target, repeat: int) -> dict[str, Any] | None:
     """The same questions to the daemon of the user's own; ``None`` if it cannot be asked."""
     from imagedbd.cli import measuring
 
-    options = ["--config", target.settings.config_file, "--socket", target.settings.socket]
+    options = ["--socket", target.socket]
     try:
         status = target.client.status()
         if not status["indexed"]:

@@ -110,9 +110,8 @@ def start(home: str, root: str | None, model: str, settings: str = "") -> Privat
         "run", "--no-pull", *(["--root", root] if root else []), "--model", model,
         "--config", places["config_file"], "--data-dir", places["data_dir"], "--socket", places["socket"],
     ]  # fmt: skip
-    if settings:
-        with open(places["config_file"], "w", encoding="utf-8") as file:
-            file.write(settings)
+    with open(places["config_file"], "w", encoding="utf-8") as file:
+        file.write(settings)
     # The user's own settings are for the user's own daemon.
     own = {name: value for name, value in environment().items() if not name.startswith("IMAGEDBD_")}
     with open(_log(home), "wb") as log:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from imagedbd import __version__
+from imagedbd.cli import output
+from imagedbd.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from imagedbd.client import Client
@@ -24,30 +27,77 @@ class Target:
         self.flags: dict[str, str] = {}
         """``config_file``, ``data_dir`` and ``socket``, where an option named them."""
         self._clients: list[Client] = []
+        self._is_checked = False
 
     @cached_property
     def settings(self) -> Settings:
+        """:raises ConfigError: they are faulty, or an option names a file that is not there."""
         from imagedbd.config import load_settings
 
+        check_named_file(self.flags.get("config_file"))
         return load_settings(self.flags)
+
+    @cached_property
+    def socket(self) -> str:
+        """Where the daemon is: a fault in the settings keeps nobody from asking one that runs.
+
+        :raises ConfigError: the settings are faulty, and no daemon runs.
+        """
+        from imagedbd.client import somebody_listens
+        from imagedbd.config import socket_place
+
+        check_named_file(self.flags.get("config_file"))
+        if self.flags.get("socket") or os.environ.get("IMAGEDBD_SOCKET"):
+            return socket_place(self.flags)
+        try:
+            return self.settings.socket
+        except ConfigError as error:
+            place = socket_place(self.flags)
+            if not somebody_listens(place):
+                raise
+            output.note(f"{error.message} The daemon goes on with the settings that it has.")
+            return place
 
     @cached_property
     def client(self) -> Client:
         """A connection for ordinary requests."""
         return self.connect(PATIENCE_S)
 
-    def connect(self, patience: float | None) -> Client:
-        """Another connection; ``None`` waits for ever."""
+    def connect(self, patience: float | None, grace: float = 0.0) -> Client:
+        """Another connection; see :class:`imagedbd.client.Client`."""
         from imagedbd.client import Client
 
-        client = Client(self.settings.socket, timeout=patience)
+        client = Client(self.socket, timeout=patience, grace=grace)
+        self._check_data_dir()
         self._clients.append(client)
         return client
+
+    def _check_data_dir(self) -> None:
+        """:raises UsageError: the daemon has another index than the one that an option names."""
+        from imagedbd.client import Client
+
+        if self._is_checked or (named := self.flags.get("data_dir")) is None:
+            return
+        its = str(Client(self.socket, timeout=PATIENCE_S).status().get("data_dir"))
+        if os.path.realpath(os.path.expanduser(named)) != os.path.realpath(its):
+            raise UsageError(
+                f"The daemon at {self.socket} has its index in {its}, and not in {named}. "
+                "--socket names another daemon; without --data-dir, this one is asked."
+            )
+        self._is_checked = True
 
     def other_version(self) -> str | None:
         """The daemon's version, if it answered and is not of this command's version."""
         versions = {client.daemon_version for client in self._clients} - {None, __version__}
         return next(iter(versions), None)
+
+
+def check_named_file(path: str | None) -> None:
+    """:raises ConfigError: an option names a settings file that is not there."""
+    if path is not None and not os.path.exists(os.path.expanduser(path)):
+        raise ConfigError(
+            f"There is no file {path}. `imagedb config init --config FILE` writes one with every setting."
+        )
 
 
 def target_of(context: typer.Context) -> Target:

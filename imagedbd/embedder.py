@@ -302,7 +302,7 @@ class EmbedderProcess:
             reply = self._checked(reply)
         if isinstance(reply, Refused):
             self._stop_child()
-            raise self._unavailable(reply.reason)
+            raise self._unavailable(reply.reason, is_unknown=reply.is_unknown)
         self._expected = reply.info
         self._failures = 0
         self._status = ModelStatus(self._spec, ModelState.READY, device=reply.device, dtype=reply.dtype)
@@ -320,6 +320,8 @@ class EmbedderProcess:
             return child, child.receive(LOAD_TIMEOUT_S)
         except (EOFError, OSError) as error:
             _, reason = self._bury(error)
+            if self._closing.is_set():
+                raise _stopping() from error
             log.warning("the embedder died while it loaded the model (%s)", reason)
             return None
 
@@ -331,10 +333,10 @@ class EmbedderProcess:
             f"with. Put the old weights back, or `imagedb model use {self._spec}` to embed all pictures anew."
         )
 
-    def _unavailable(self, reason: str) -> ModelUnavailableError:
+    def _unavailable(self, reason: str, *, is_unknown: bool = False) -> ModelUnavailableError:
         self._failures += 1
         self._retry_at = time.monotonic() + RETRY_S[min(self._failures, len(RETRY_S)) - 1]
-        ways = _ways_on(self._spec)
+        ways = _ways_on(self._spec, is_unknown=is_unknown)
         self._status = ModelStatus(self._spec, ModelState.UNAVAILABLE, reason, ways)
         log.warning("model %s unavailable: %s", self._spec, reason)
         return ModelUnavailableError(f"{reason} Two ways on: {ways[0]}, or {ways[1]}.")
@@ -374,9 +376,11 @@ def _stopping() -> EmbedderError:
     return EmbedderError("The daemon is stopping.")
 
 
-def _ways_on(spec: str) -> tuple[str, str]:
-    """What helps where the weights are missing; a real index is no place for the demo's model."""
+def _ways_on(spec: str, *, is_unknown: bool) -> tuple[str, str]:
+    """What helps where there are no weights; a real index is no place for the demo's model."""
     demo = "for drawings alone, `imagedbd run --model demo` with a --data-dir of its own"
     if spec.startswith("local-dir:"):
         return f"put an OpenCLIP checkpoint into {spec.removeprefix('local-dir:')}", demo
+    if is_unknown:
+        return "one that `imagedb model list` prints: `imagedb model use SPEC`", demo
     return f"`imagedb model pull {spec}`", demo

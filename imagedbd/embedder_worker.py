@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
-from imagedbd.errors import ConfigError, ModelUnavailableError
+from imagedbd.errors import ConfigError, ModelUnavailableError, ModelUnknownError
 from imagedbd.processes import be_killed_early, die_with_parent
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
+    """:param is_unknown: there is no model of that name."""
+
     reason: str
+    is_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def _load(connection: Connection, spec: str, device: str, dtype: str) -> OpenCli
     try:
         model = OpenClip(spec, device, dtype)
     except (ModelUnavailableError, ConfigError) as error:
-        connection.send(Refused(error.message))
+        connection.send(Refused(error.message, isinstance(error, ModelUnknownError)))
         return None
     connection.send(Ready(model.info, model.device, model.dtype))
     return model
@@ -138,6 +141,7 @@ def main(arguments: list[str]) -> int:
             # The daemon decides when to stop; what its terminal sends reaches its whole process group.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             # Also while a model loads or hangs, when nobody looks whether the daemon is there.
             die_with_parent()
             be_killed_early(500)

@@ -20,6 +20,7 @@
     │   ├── PictureChangedError              it changed while it was being read: look again
     │   └── PictureMissingError              it went away, or is not a regular file
     ├── ModelUnavailableError      exit 70   the weights are not on this machine
+    │   └── ModelUnknownError                there is no model of that name
     ├── EmbedderError              exit 70   the model's process died
     ├── StoreError                 exit 70   the store refused or failed
     │   └── StoreUnreadableError   exit 78   the store needs ``imagedbd repair``
@@ -146,6 +147,10 @@ class PictureMissingError(PictureError):
 
 class ModelUnavailableError(ImagedbError):
     title = "Model unavailable"
+
+
+class ModelUnknownError(ModelUnavailableError):
+    """There is no model of that name, so that none can be downloaded either."""
 
 
 class EmbedderError(ImagedbError):

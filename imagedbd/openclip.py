@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from imagedbd.datatypes import ModelInfo, Preprocess
 from imagedbd.demo import checkpoint_dir
-from imagedbd.errors import ConfigError, ModelUnavailableError
+from imagedbd.errors import ConfigError, ModelUnavailableError, ModelUnknownError
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -54,7 +54,7 @@ class OpenClip:
         # OpenCLIP, the hub's client and torch's readers raise whatever they meet; a model that cannot be
         # loaded is a state of the daemon, never its end.
         except Exception as error:
-            raise ModelUnavailableError(_explain(spec, name, tag, error)) from error
+            raise _explained(spec, name, tag, error) from error
         preprocess = _plain_preprocess(open_clip.get_model_preprocess_cfg(self._model))
         self._mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, device=self.device).view(1, 3, 1, 1)
@@ -192,15 +192,17 @@ def _download_target(url: str) -> Path:
     return Path(cache, "clip", url.rsplit("/", 1)[-1])
 
 
-def _explain(spec: str, name: str, tag: str | None, error: Exception) -> str:
+def _explained(spec: str, name: str, tag: str | None, error: Exception) -> ModelUnavailableError:
     if ":" not in name and name not in open_clip.list_models():
-        return f"OpenCLIP knows no architecture {name!r}.{_suggest(name, open_clip.list_models())}"
+        suggested = _suggest(name, open_clip.list_models())
+        return ModelUnknownError(f"OpenCLIP knows no architecture {name!r}.{suggested}")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag and tag not in tags and not os.path.isfile(tag):
-        return f"OpenCLIP knows no weights {tag!r} for {name}. There are: {', '.join(tags) or 'none'}."
+        known = ", ".join(tags) or "none"
+        return ModelUnknownError(f"OpenCLIP knows no weights {tag!r} for {name}. There are: {known}.")
     if os.environ.get("HF_HUB_OFFLINE") == "1" and not name.startswith("local-dir:"):
-        return f"The weights of {spec} are not on this machine."
-    return f"{spec} cannot be loaded: {str(error) or type(error).__name__}"
+        return ModelUnavailableError(f"The weights of {spec} are not on this machine.")
+    return ModelUnavailableError(f"{spec} cannot be loaded: {str(error) or type(error).__name__}")
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:

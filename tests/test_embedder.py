@@ -219,6 +219,19 @@ def test_a_model_that_is_killed_while_it_loads_is_loaded_again(stub_model: str, 
         embedder.close()
 
 
+def test_a_stop_while_a_model_loads_is_no_death_of_it(
+    slow_model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    embedder = EmbedderProcess(slow_model, device="cpu")
+    prompt = embedder.embed_prompts(["a dog"])
+    while embedder._child is None:
+        time.sleep(0.001)
+    embedder.close()
+    with pytest.raises(EmbedderError, match="stopping"):
+        prompt.result(10)
+    assert not caplog.records
+
+
 def test_a_batch_for_which_the_model_was_killed_is_tried_again_in_shorter_ones(slow_model: str) -> None:
     """A kill is what the kernel does when memory runs out."""
     embedder = EmbedderProcess(slow_model, device="cpu")

@@ -289,7 +289,8 @@ class Resumed(_Answer):
 
 
 class Reindexed(_Answer):
-    files: int = Field(description="how many are read again")
+    files: int = Field(description="how many of those that were asked for are read again")
+    copies: int = Field(description="how many elsewhere, which have the same content")
     offline: list[str] = Field(description="roots that had to be left out")
 
 

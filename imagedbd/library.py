@@ -9,6 +9,7 @@ import base64
 import logging
 import math
 import os
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -55,6 +56,7 @@ from imagedbd.stores.salvage import put_in_place
 from imagedbd.successor import pages
 from imagedbd.switch import Workshop
 from imagedbd.switcher import Switcher
+from imagedbd.text import count
 from imagedbd.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -464,7 +466,8 @@ class Library:
         """Have unchanged pictures read again, and with ``force`` put through the model again.
 
         :param paths: files, and folders with all below them; ``None`` is everything that can be read now.
-        :returns: ``files``: how many are read again; ``offline``: roots that had to be left out.
+        :returns: ``files``: how many of them are read again; ``copies``: how many elsewhere, because they
+            have the same content; ``offline``: roots that had to be left out.
         :raises UsageError: if a path lies outside every root or on one that is offline.
         :raises DaemonBusyError: if what is in hand now does not come to an end.
         """
@@ -486,7 +489,8 @@ class Library:
         self._indexer.have_done(mark, patience_s=PATIENCE_S)
         for path in (*found, *(paths or ())):  # one that is not known yet may be there now
             self._queue.put(path, settled=True)
-        return {"files": len(found), "offline": offline}
+        asked = sum(any(is_within(path, place) for place in places) for path in found)
+        return {"files": asked, "copies": len(found) - asked, "offline": offline}
 
     def reset(self) -> dict[str, Any]:
         """Forget the index, and begin one as the settings want it; see :meth:`Switcher.start_afresh`."""
@@ -640,7 +644,9 @@ class Library:
         model = self._embedder.status()
         if waiting and model.state is ModelState.UNAVAILABLE:
             ways = " or ".join(model.help)
-            raise ModelUnavailableError(f"{model.reason} {waiting} pictures wait for it. Ways on: {ways}.")
+            raise ModelUnavailableError(
+                f"{model.reason} {_waiting_in_words(waiting)} for it. Ways on: {ways}."
+            )
         return waiting
 
     def take_up_waiting(self) -> None:
@@ -669,13 +675,16 @@ class Library:
         if model.state is ModelState.LOADING and self._embedder.info is None:
             return "loading", f"Loading the model {model.name}."
         if any(root.state == "scanning" for root in roots):
-            return "scanning", f"Comparing the folders with the index; {pending} changes to look at so far."
+            return (
+                "scanning",
+                f"Comparing the folders with the index; {count(pending, 'change')} to look at so far.",
+            )
         if pending:
-            return "indexing", f"{pending} changes to look at."
+            return "indexing", f"{count(pending, 'change')} to look at."
         if switch is not None:
             return "switching", _switch_in_words(switch)
         if waiting and model.state is ModelState.UNAVAILABLE:
-            return "waiting", f"{waiting} pictures wait for the model. {model.reason}"
+            return "waiting", f"{_waiting_in_words(waiting)} for the model. {model.reason}"
         if not roots:
             return "idle", "There is no folder to watch yet: `imagedb root add DIR`."
         return "idle", "Watching for changes."
@@ -690,14 +699,16 @@ class Library:
         if self._scanner.trouble:
             return "blocked", f"Comparing the folders with the index fails: {self._scanner.trouble}"
         if self._pause.is_on:
-            held = f" {pending} changes wait." if (pending := self._queue.pending) else ""
+            pending = self._queue.pending
+            held = f" {count(pending, 'change waits', 'changes wait')}." if pending else ""
             return "paused", f"{self._pause.in_words()}{held}"
         return None
 
     def _explain(self, path: str, entry: LedgerEntry | None) -> tuple[str, str, str | None]:
         """State, reason and rule."""
         if path in self._queue:
-            return "pending", "It is about to be looked at, or waits until it has settled.", None
+            held = self._held_up() or "It is about to be looked at, or waits until it has settled."
+            return "pending", held, None
         if entry is None:
             return self._explain_unknown(path)
         offline = RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path)
@@ -706,10 +717,15 @@ class Library:
         if entry.state is PictureState.FAILED:
             return "failed", entry.reason or "It could not be read.", None
         if entry.state is PictureState.WAITING:
-            reason = self._embedder.status().reason or "It is loading."
+            reason = self._held_up() or self._embedder.status().reason or "It is loading."
             return "waiting", f"Its metadata is searchable; its vector waits for the model. {reason}", None
         verdict = self._rules.explain(path)
         return entry.state, "It is in the index." if verdict.ok else f"It {verdict.reason}.", verdict.rule
+
+    def _held_up(self) -> str | None:
+        """What keeps everything from being indexed now, in words."""
+        trouble = self._trouble()
+        return trouble[1] if trouble and trouble[0] in {"paused", "blocked"} else None
 
     def _explain_unknown(self, path: str) -> tuple[str, str, str | None]:
         if os.path.isdir(path) and not os.path.islink(path):
@@ -717,9 +733,19 @@ class Library:
         if not os.path.lexists(path):
             return "missing", "There is no such file, and none is known.", None
         verdict = self._rules.explain(path)
+        if not verdict.ok and os.path.islink(path) and os.path.isdir(path):
+            return "skipped", self._explain_linked_folder(os.path.realpath(path)), verdict.rule
         if not verdict.ok:
             return "skipped", f"It {verdict.reason}.", verdict.rule
         return "unknown", "Neither an event nor a scan has met it yet; try `imagedb scan`.", None
+
+    def _explain_linked_folder(self, real: str) -> str:
+        verdict = self._rules.explain(real)
+        what = "is watched" if verdict.ok else verdict.reason
+        return (
+            f"It is a symbolic link to the folder {real}, and links are not followed. That folder {what}: "
+            f"`imagedb why {shlex.quote(real)}` says more."
+        )
 
     def _explain_folder(self, path: str) -> tuple[str, str, str | None]:
         verdict = self._rules.explain(path)
@@ -849,6 +875,10 @@ def open_generation(
         options=settings.storage_options if generation.is_remote else None,
         on_doubt=on_doubt,
     )
+
+
+def _waiting_in_words(pictures: int) -> str:
+    return count(pictures, "picture waits", "pictures wait")
 
 
 def _base64(vector: Vector) -> str:

@@ -26,6 +26,7 @@ from imagedbd.locking import locked_data
 from imagedbd.replacement import settle
 from imagedbd.stores import KINDS
 from imagedbd.stores.salvage import put_in_place, save_rows, saved_place
+from imagedbd.text import count
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
@@ -125,7 +126,7 @@ def _check_stores(settings: Settings) -> list[str]:
         else:
             found = f"{error.reason} {_renew_store(settings, current, kept)}"
     else:
-        found = f"The store {folder} is in order, with {_count(rows, 'row')}."
+        found = f"The store {folder} is in order, with {count(rows, 'row')}."
     # One that answers from now on is told of already.
     return [found, kept.finding] if kept.finding and generations_of(settings).previous else [found]
 
@@ -156,7 +157,7 @@ class _Kept:
                 f"The store that is kept to go back to: {error.reason} `imagedb model remove` drops it."
             )
         return cls(
-            f"The store {folder}, which is kept to go back to, is in order, with {_count(rows, 'row')}.",
+            f"The store {folder}, which is kept to go back to, is in order, with {count(rows, 'row')}.",
             intact=True,
             rows=rows,
         )
@@ -191,13 +192,13 @@ def _renew_store(settings: Settings, current: Generations, kept: _Kept) -> str:
         told = f"{error.reason} It was set aside as {_set_aside(folder)}"
         if kept.intact and current.previous is not None:
             return f"{told}. {_go_back(settings, current, current.previous, kept.rows)}"
-        return f"{told}; its pictures are embedded anew."
+        return f"{told}. All its vectors are lost: the pictures are embedded anew after the next start."
     _have_rows_compared(settings)
     aside = _set_aside(folder)
     put_in_place(folder)
     were = "was" if saved == 1 else "were"
     return (
-        f"{_count(saved, 'picture')} {were} saved into a new store. {_lost_in_words(lost)} "
+        f"{count(saved, 'picture')} {were} saved into a new store. {_lost_in_words(lost)} "
         f"The old one was set aside as {aside}."
     )
 
@@ -224,7 +225,7 @@ def _go_back(settings: Settings, current: Generations, previous: Generation, row
     model = f" with {previous.model}" if previous.model else ""
     return (
         f"The {previous.kind} store{model} that was kept to go back to answers from the next start on, with "
-        f"{_count(rows, 'row')}; what it lacks is embedded anew."
+        f"{count(rows, 'row')}; what it lacks is embedded anew."
     )
 
 
@@ -232,10 +233,6 @@ def _have_rows_compared(settings: Settings) -> None:
     """Some rows may be what they were a while ago: the next start compares them with the ledger, each."""
     with open(running_mark(settings), "a", encoding="ascii"):
         pass
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _set_aside(*paths: str) -> str:

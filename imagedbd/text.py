@@ -61,6 +61,11 @@ def printable(text: str) -> str:
     return "".join(_escaped(character) for character in text)
 
 
+def count(number: int, noun: str, plural: str = "") -> str:
+    """``1 picture``, ``1,204 pictures``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def _escaped(character: str) -> str:
     if character in _JOINERS or unicodedata.category(character) not in _UNSAFE:
         return character

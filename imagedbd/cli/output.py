@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 printable: Final = text.printable
+count: Final = text.count
 
 _UNBOUNDED: Final = 100_000
 """Columns of an output that nobody folds."""
@@ -128,11 +129,6 @@ def busy(words: str) -> contextlib.AbstractContextManager[Any]:
 def columns_of_errors() -> int:
     """How wide words on standard error may be."""
     return max(20, shutil.get_terminal_size().columns)
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """``1 picture``, ``1,204 pictures``."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def byte_size(size: float) -> str:

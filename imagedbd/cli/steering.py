@@ -71,6 +71,9 @@ def reindex(
         output.note(f"{output.home_path(root)} is offline and was left out.")
     again = "read and embedded" if force else "read"
     files = output.count(answer["files"], "picture is", "pictures are")
+    if copies := answer.get("copies"):
+        own = output.count(answer["files"], "picture")
+        files = f"{own} and {output.count(copies, 'copy', 'copies')} elsewhere are"
     if not wait:
         output.say(f"{files} {again} again. `imagedb wait` returns when that is done.")
         return

@@ -52,6 +52,11 @@ class TestReindex:
         assert daemon.bodies("/reindex") == [{"paths": [str(tmp_path / "a.jpg")], "force": True}]
         assert ran.words.startswith("1 picture is read and embedded again.")
 
+    def test_copies_elsewhere_are_told_apart(self, daemon, imagedb):
+        daemon.answers["/reindex"] = {"files": 1, "copies": 2, "offline": []}
+        words = imagedb("reindex", "--force", "a.jpg").words
+        assert words.startswith("1 picture and 2 copies elsewhere are read and embedded again.")
+
     def test_without_paths_it_is_all_but_what_is_offline(self, daemon, imagedb):
         daemon.answers["/reindex"] = {"files": 1204, "offline": ["/media/camera"]}
         ran = imagedb("reindex")

@@ -40,6 +40,20 @@ def test_a_pause_puts_off_what_changes_and_outlives_a_restart(machine: Machine) 
     assert machine.listed() == {"photos/a.jpg", "photos/b.jpg"}
 
 
+def test_why_tells_of_a_pause_and_of_links(machine: Machine) -> None:
+    machine.start()
+    machine.run("pause")
+    save(machine.photos / "late.jpg", 1)
+    machine.until(lambda: machine.json("why", str(machine.photos / "late.jpg"))["state"] == "pending")
+    why = machine.json("why", str(machine.photos / "late.jpg"))
+    assert why["reason"] == "Indexing is paused until somebody resumes it. 1 change waits."
+    (machine.home / "link").symlink_to(machine.photos)
+    why = machine.json("why", str(machine.home / "link"))
+    assert why["state"] == "skipped"
+    assert f"link to the folder {machine.photos}" in why["reason"]
+    assert f"is watched: `imagedb why {machine.photos}`" in why["reason"]
+
+
 def test_a_pause_ends_by_itself(machine: Machine) -> None:
     machine.start()
     machine.run("pause", "--for", "2s")
@@ -75,7 +89,7 @@ def test_force_embeds_again_also_what_has_copies(machine: Machine) -> None:
     machine.wait()
     assert embeds(machine) == 2
     done = machine.run("reindex", "--force", "--wait", str(machine.photos / "copy.jpg"))
-    assert b"2 pictures are read and embedded again." in done.stderr, done.stderr
+    assert b"1 picture and 1 copy elsewhere are read and embedded again." in done.stderr, done.stderr
     assert embeds(machine) == 3
     assert len(machine.json("search", "--image", str(machine.photos / "a.jpg"))) == 3
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -25,11 +25,13 @@ app = typer.Typer()
 PATIENCE_S: Final = 3.0
 """How long a press of a key may take. What the daemon gathers longer for is there at the next one."""
 SHELLS: Final = ("bash", "zsh", "fish")
+PROGRAMS: Final = ("imagedb", "imagedbd")
 
 
 @app.command(
     epilog=examples(
         "imagedb completion bash > ~/.local/share/bash-completion/completions/imagedb",
+        "imagedb completion bash imagedbd > ~/.local/share/bash-completion/completions/imagedbd",
         "imagedb completion zsh > ~/.zfunc/_imagedb",
         "imagedb completion fish > ~/.config/fish/completions/imagedb.fish",
     )
@@ -39,6 +41,12 @@ def completion(
         str,
         typer.Argument(metavar="|".join(SHELLS), help="Which shell.", autocompletion=lambda: list(SHELLS)),
     ],
+    program: Annotated[
+        str,
+        typer.Argument(
+            metavar="|".join(PROGRAMS), help="Of which program.", autocompletion=lambda: list(PROGRAMS)
+        ),
+    ] = "imagedb",
 ) -> None:
     """Print the completion script of a shell.
 
@@ -48,7 +56,12 @@ def completion(
 
     if shell not in SHELLS:
         raise UsageError(f"There is completion for {', '.join(SHELLS)}; not for {output.printable(shell)}.")
-    script = get_completion_script(prog_name="imagedb", complete_var="_IMAGEDB_COMPLETE", shell=shell)
+    if program not in PROGRAMS:
+        raise UsageError(
+            f"There is completion of {' and '.join(PROGRAMS)}; not of {output.printable(program)}."
+        )
+    variable = f"_{program.upper()}_COMPLETE"
+    script = get_completion_script(prog_name=program, complete_var=variable, shell=shell)
     output.write(script + "\n")
 
 
@@ -75,7 +88,7 @@ def roots(context: typer.Context, incomplete: str) -> list[str]:
 
 def cameras(context: typer.Context, incomplete: str) -> list[str]:
     """Completes cameras of the pictures in the index."""
-    return _asked(context, incomplete, lambda client: client.names()["cameras"])
+    return _asked(context, incomplete, lambda client: client.names()["cameras"], any_case=True)
 
 
 def models(context: typer.Context, incomplete: str) -> list[str]:
@@ -83,16 +96,31 @@ def models(context: typer.Context, incomplete: str) -> list[str]:
     return _asked(context, incomplete, lambda client: client.names()["models"])
 
 
-def _asked(context: typer.Context, incomplete: str, ask: Callable[[Client], Iterable[Any]]) -> list[str]:
+def _asked(
+    context: typer.Context,
+    incomplete: str,
+    ask: Callable[[Client], Iterable[Any]],
+    *,
+    any_case: bool = False,
+) -> list[str]:
     try:
-        return _beginning(ask(target_of(context).connect(PATIENCE_S)), incomplete)
+        return _beginning(ask(target_of(context).connect(PATIENCE_S)), incomplete, any_case=any_case)
     except ImagedbError:
         return []
 
 
-def _beginning(words: Iterable[str], incomplete: str) -> list[str]:
+def _as_begun(words: Iterable[str], incomplete: str) -> Iterator[str]:
+    """Those that begin so in any case, with the beginning as it was typed: shells refuse another one."""
+    size = len(incomplete)
+    for word in words:
+        yield incomplete + word[size:] if word[:size].casefold() == incomplete.casefold() else word
+
+
+def _beginning(words: Iterable[str], incomplete: str, *, any_case: bool = False) -> list[str]:
     # What a terminal would act on cannot be typed back either.
+    if any_case:
+        words = _as_begun(words, incomplete)
     found = [word for word in words if word.startswith(incomplete) and word.isprintable()]
     # bash puts a proposal into the line as it is; the other shells quote.
-    in_bash = os.environ.get("_IMAGEDB_COMPLETE") == "complete_bash"
+    in_bash = "complete_bash" in {os.environ.get(f"_{program.upper()}_COMPLETE") for program in PROGRAMS}
     return [re.sub(r"([^\w@%+=:,./-])", r"\\\1", word) for word in found] if in_bash else found

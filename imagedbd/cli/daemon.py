@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from imagedbd import __version__
-from imagedbd.cli import entry, flags, output, switching
-from imagedbd.errors import ConfigError
+from imagedbd.cli import completion, entry, flags, output, switching
+from imagedbd.cli.target import check_named_file
 
 app = typer.Typer(
     name="imagedbd",
@@ -19,7 +19,6 @@ app = typer.Typer(
     epilog=entry.examples("imagedbd run --root ~/Pictures", "imagedbd check-config"),
     no_args_is_help=True,
     rich_markup_mode=None,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -60,7 +59,12 @@ def run(  # noqa: PLR0917 - typer gives them by name; each is an option
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option("--store", metavar="lance|faiss", help="Which store a first index is made in."),
+        typer.Option(
+            "--store",
+            metavar="lance|faiss",
+            help="Which store a first index is made in.",
+            autocompletion=completion.one_of("lance", "faiss"),
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -114,6 +118,7 @@ def run(  # noqa: PLR0917 - typer gives them by name; each is an option
         "log_level": log_level,
     }
     with explaining_failure():
+        check_named_file(config)
         load_settings(flags)  # a fault in the settings is told before the imports that take seconds
         from imagedbd import daemon
 
@@ -124,16 +129,22 @@ def run(  # noqa: PLR0917 - typer gives them by name; each is an option
     "check-config", epilog=entry.examples("imagedbd check-config", "imagedbd check-config --config my.toml")
 )
 def check_config(config: ConfigFile = None) -> None:
-    """Say whether the settings are valid; exit code 78 if they are not."""
+    """Say whether the settings are valid; exit code 78 if they are not.
+
+    What is valid and does not look right here, such as a folder that is not there, is told as well.
+    """
     from imagedbd.config import load_settings
 
+    check_named_file(config)
     settings = load_settings({"config_file": config})
     there = os.path.exists(settings.config_file)
-    if config is not None and not there:
-        raise ConfigError(f"There is no file {config}.")
     output.say(
         f"{output.short_path(settings.config_file)}: {'ok' if there else 'not there, the defaults hold'}"
     )
+    from imagedbd.cli.doubts import doubts
+
+    for doubt in doubts(settings):
+        output.say(f"imagedbd: {doubt}")
 
 
 @app.command(epilog=entry.examples("imagedbd repair", "imagedbd repair --data-dir ~/index"))
@@ -146,6 +157,7 @@ def repair(
     """Set aside what cannot be read of the index, to be built anew."""
     from imagedbd.config import load_settings
 
+    check_named_file(config)
     settings = load_settings({"config_file": config, "data_dir": data_dir})
     from imagedbd.repair import repair as repair_index
 
@@ -173,6 +185,7 @@ def restore(
     from imagedbd.backups import read_backup
     from imagedbd.config import load_settings
 
+    check_named_file(config)
     settings = load_settings({"config_file": config, "data_dir": data_dir})
     backup = read_backup(os.path.abspath(os.path.expanduser(folder)))
     from imagedbd import restoring

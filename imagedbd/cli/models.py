@@ -50,7 +50,7 @@ def list_models(
 ) -> None:
     """List every model, and whether its weights are on this machine."""
     with output.busy("Asking OpenCLIP…"):
-        known = _child_json("list")
+        known = listed()
     models = [model for model in known if wanted.casefold() in model["spec"].casefold()]
     if as_json:
         output.write_rows(models, Form.JSON)
@@ -174,6 +174,15 @@ def checked_model(spec: str) -> str:
         return load_settings({"model": spec}, environ={}).model
     except ConfigError as error:
         raise UsageError(error.message.removeprefix("--model: model: ")) from error
+
+
+def listed() -> list[dict[str, Any]]:
+    """Every model that OpenCLIP knows: ``spec``, and whether its weights are ``local``.
+
+    :raises EmbedderError: OpenCLIP cannot be asked.
+    """
+    models: list[dict[str, Any]] = _child_json("list")
+    return models
 
 
 def _command(*arguments: str) -> list[str]:

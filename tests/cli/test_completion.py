@@ -50,6 +50,7 @@ def complete(daemon, monkeypatch):
         (["search", "--sort", "d"], ["date"]),
         (["search", "--where", "iso"], ["iso"]),
         (["search", "--camera", "NIK"], [r"NIKON\ Z\ 6", r"NIKON\ D700"]),
+        (["search", "--camera", "nik"], [r"nikON\ Z\ 6", r"nikON\ D700"]),
         (["search", "--camera", "b"], []),
         (["root", "remove", "/m"], ["/media/camera"]),
         (["search", "--in", "/p"], ["/photos"]),
@@ -67,9 +68,18 @@ def test_without_a_daemon_nothing_is_offered_and_nothing_said(complete, monkeypa
     assert complete("search", "--camera", "n") == []
 
 
+def test_the_daemon_is_completed_as_well():
+    line = {"_IMAGEDBD_COMPLETE": "complete_bash", "COMP_WORDS": "imagedbd run --st", "COMP_CWORD": "2"}
+    ran = subprocess.run(
+        [program("imagedbd")], env={**os.environ, **line}, capture_output=True, check=True, text=True
+    )
+    assert ran.stdout.split() == ["--store"]
+
+
+@pytest.mark.parametrize("of", ["imagedb", "imagedbd"])
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_takes_its_script(imagedb, tmp_path, shell):
-    ran = imagedb("completion", shell)
+def test_each_shell_takes_its_script(imagedb, tmp_path, shell, of):
+    ran = imagedb("completion", shell, of)
     assert ran.code == 0
     if shutil.which(shell) is None:
         pytest.skip(f"there is no {shell} here to read it")
@@ -80,6 +90,7 @@ def test_each_shell_takes_its_script(imagedb, tmp_path, shell):
 
 def test_another_shell_is_refused(imagedb):
     assert imagedb("completion", "tcsh").code == 2
+    assert imagedb("completion", "bash", "ls").code == 2
 
 
 def test_bash_completes_by_the_script(complete, imagedb, tmp_path):

@@ -1,0 +1,41 @@
+"""What is valid in the settings and yet may not be what its owner meant."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from imagedbd.cli import models, output
+from imagedbd.errors import EmbedderError
+from imagedbd.service import GPU_DEVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imagedbd.config import Settings
+
+
+def doubts(settings: Settings) -> Iterator[str]:
+    """A sentence each. The daemon starts with all of them, and tells of them in its status."""
+    for root in settings.roots:
+        if not os.path.isdir(root):
+            yield f"roots: {output.home_path(root)} is not there: it counts as offline until it comes."
+    yield from _about_model(settings.model)
+    if settings.device.startswith("cuda") and not any(map(os.path.exists, GPU_DEVICES)):
+        yield f"device: there seems to be no GPU here for {settings.device}; auto takes what there is."
+
+
+def _about_model(spec: str) -> Iterator[str]:
+    if spec.startswith("local-dir:"):
+        if not os.path.isdir(folder := spec.removeprefix("local-dir:")):
+            yield f"model: there is no folder {output.home_path(folder)}."
+        return
+    if spec.startswith("hf-hub:"):
+        return  # whether the hub has it can be found out with a network alone
+    try:
+        known = models.listed()
+    except EmbedderError as error:
+        yield f"model: {error.message}"
+        return
+    if not any(model["spec"] == spec for model in known):
+        yield f"model: OpenCLIP does not know {output.printable(spec)}: `imagedb model list` has them all."

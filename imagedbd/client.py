@@ -73,14 +73,29 @@ class _UnixConnection(http.client.HTTPConnection):
                 return
 
 
+def somebody_listens(socket_path: str) -> bool:
+    """Whether a daemon, or systemd in its place, takes up connections there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(BUSY_PATIENCE_S)
+        try:
+            probe.connect(socket_path)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
 class Client:
     """One daemon at one socket. Each call is one request; every error is an :class:`ImagedbError`.
 
     :param timeout: seconds without a byte after which a call gives up; ``None`` waits for ever.
+    :param grace: seconds in which a daemon of which there is no trace may yet come.
     """
 
-    def __init__(self, socket_path: str, *, timeout: float | None = 900.0) -> None:
+    def __init__(self, socket_path: str, *, timeout: float | None = 900.0, grace: float = 0.0) -> None:
         self._socket_path = socket_path
+        self._grace = grace
         self._timeout = timeout
         self.daemon_version: str | None = None
         """The daemon's version, known after the first answer."""
@@ -232,16 +247,16 @@ class Client:
     def _connected(self) -> _UnixConnection:
         """A connection; of a daemon that holds its lock and does not answer yet, within a few seconds.
 
-        :raises DaemonNotRunningError: there is none: at once, if no process holds the lock.
+        :raises DaemonNotRunningError: there is none: at once after the grace, if no process holds the lock.
         """
-        deadline = time.monotonic() + STARTING_S
+        began = time.monotonic()
         while True:
             connection = _UnixConnection(self._socket_path, self._timeout)
             try:
                 connection.connect()
             except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
                 is_there = is_locked(socket_lock(self._socket_path))
-                if not is_there or time.monotonic() >= deadline:
+                if time.monotonic() - began >= (max(STARTING_S, self._grace) if is_there else self._grace):
                     raise self._not_running(is_there=is_there) from error
                 time.sleep(STARTING_LOOK_S)
             except PermissionError as error:
@@ -259,7 +274,7 @@ class Client:
         if is_there:
             return DaemonNotRunningError(
                 f"The daemon at {self._socket_path} is starting or stopping, and does not answer yet. "
-                "Its log says more."
+                "Its log says more: `imagedb service logs`, or, where it is no service, what it has written."
             )
         kept = ", or have systemd keep it running: `imagedb service install`" if has_systemd() else ""
         return DaemonNotRunningError(

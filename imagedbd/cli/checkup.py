@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -231,7 +232,7 @@ def _data_folder(settings: Settings | _Running) -> Iterator[Finding]:
     if not os.access(folder, os.W_OK | os.X_OK):
         yield Finding(
             "data", "problem", f"{home_path(folder)} cannot be written to.",
-            f"chown $USER {folder!r}, or name another folder with data_dir.",
+            f"{_ours(folder, 'u+rwx')}, or name another folder with data_dir.",
         )  # fmt: skip
         return
     free = shutil.disk_usage(folder).free
@@ -254,6 +255,14 @@ def _as_left(settings: Settings) -> _Running:
     """What the last daemon left, or the next one will make."""
     active = generations_of(settings).active
     return _Running(settings.data_dir, active.kind, active.where(settings.data_dir))
+
+
+def _ours(folder: str, mode: str) -> str:
+    """What lets this user into a folder: of one's own, permissions; of somebody else's, the owner may."""
+    quoted = shlex.quote(folder)
+    if os.stat(folder).st_uid == os.geteuid():
+        return f"chmod {mode} {quoted}"
+    return f"sudo setfacl -m u:$USER:{mode.removeprefix('u+')} {quoted}"
 
 
 def _nearest_folder(path: str) -> str:
@@ -291,7 +300,7 @@ def _socket(settings: Settings) -> Iterator[Finding]:
     elif stat.S_IMODE(found.st_mode) & 0o077:
         yield Finding(
             "socket", "note", f"Others can look into {home_path(folder)}; the daemon refuses them anyhow.",
-            f"chmod 700 {folder!r}",
+            f"chmod 700 {shlex.quote(folder)}",
         )  # fmt: skip
     else:
         yield Finding("socket", "ok", f"{home_path(settings.socket)} is private.")
@@ -326,7 +335,7 @@ def _root(root: str, known: dict[str, Any] | None) -> Finding:
         fix = "Mount or plug it in; its pictures stay in the index. Or: imagedb root remove DIR"
         return Finding("folders", "problem", f"{shown} is not there.", fix)
     if not os.access(root, os.R_OK | os.X_OK):
-        return Finding("folders", "problem", f"{shown} cannot be read.", f"chmod u+rx {root!r}")
+        return Finding("folders", "problem", f"{shown} cannot be read.", _ours(root, "u+rx"))
     if known and known["state"] in {"offline", "degraded"}:
         fix = "`imagedb scan` looks again; `imagedb why FOLDER` says more."
         return Finding("folders", "problem", f"{shown} is {known['state']}: {known.get('reason')}", fix)

@@ -137,8 +137,19 @@ def _report_usage(name: str, error: typer.TyperException) -> int:
     output.say(f"{name}: Bad usage: {place}{output.printable(error.message)}")
     context = getattr(error, "ctx", None)
     if context is not None:
-        output.say(f"{context.get_usage()}\nTry `{context.command_path} --help`.")
+        output.say(
+            f"{context.get_usage()}\nTry `{context.command_path} --help`.{_behind_dashes(error, context)}"
+        )
     return error.exit_code
+
+
+def _behind_dashes(error: typer.TyperException, context: Any) -> str:
+    """How to give what begins with a minus and is no option, to a command that takes such things."""
+    option = getattr(error, "option_name", None)
+    takes = any(p.param_type_name == "argument" for p in context.command.params)
+    if option is None or not takes:
+        return ""
+    return f"\nWhat begins with a minus and is no option goes behind --: `{context.command_path} -- …`."
 
 
 def _name_of(parameter: Any) -> str:

@@ -39,15 +39,17 @@ def command_of(text: str) -> list[str]:
     return words if any(PLACE in word for word in words) else [*words, PLACE]
 
 
-def run_each(words: Sequence[str], paths: Sequence[str]) -> None:
+def run_each(words: Sequence[str], paths: Sequence[str], *, aside: bool = False) -> None:
     """Run a command for each path, one after the other. No shell sees the path.
 
+    :param aside: what it writes to standard output goes to standard error.
     :raises ImagedbError: some of them failed; the others were run all the same.
     """
     sys.stdout.flush()
-    failed = 0
+    failed, out = 0, sys.stderr if aside else None
     for path in paths:
-        failed += subprocess.run([word.replace(PLACE, path) for word in words], check=False).returncode != 0
+        command = [word.replace(PLACE, path) for word in words]
+        failed += subprocess.run(command, check=False, stdout=out).returncode != 0
     if failed:
         raise ImagedbError(f"The command failed for {failed} of {output.count(len(paths), 'picture')}.")
 
@@ -65,12 +67,12 @@ def check_viewer(limit: int) -> None:
         )
 
 
-def open_each(paths: Sequence[str]) -> None:
+def open_each(paths: Sequence[str], *, aside: bool = False) -> None:
     """Open each in the viewer of the desktop.
 
     :raises ImagedbError: it could not.
     """
-    run_each([VIEWER, PLACE], paths)
+    run_each([VIEWER, PLACE], paths, aside=aside)
 
 
 def link_all(paths: Sequence[str], folder: str) -> int:

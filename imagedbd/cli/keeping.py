@@ -42,6 +42,9 @@ def export(
     path = os.path.expanduser(file)
     if not path.lower().endswith(".parquet"):
         raise UsageError(f"export writes Parquet; {output.printable(file)} does not end in .parquet.")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise UsageError(f"There is no folder {output.printable(folder)} to write to; `mkdir -p` makes it.")
     if os.path.exists(path) and not yes:
         switching.confirm(f"{output.short_path(os.path.abspath(path))} is there already. Replace it?")
     client = target_of(context).client

@@ -27,7 +27,10 @@ def without_pydantic(command: Any) -> None:
 
 
 class MinusIsNoOption(TyperCommand):
-    """A command of which an argument that begins with a minus and a space is no option: ``'- snow'``."""
+    """A command of which some arguments that begin with a minus are words: ``'- snow'``, ``'-5 degrees'``.
+
+    They have a space, and what is between is the beginning of no option.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, list(self._shielded(args)))
@@ -40,12 +43,14 @@ class MinusIsNoOption(TyperCommand):
             if isinstance(parameter, TyperOption) and not parameter.is_flag
             for name in (*parameter.opts, *parameter.secondary_opts)
         }
+        letters = {name[1] for option in self.params for name in option.opts if name[1:2] not in {"-", ""}}
         before = ""
         for index, argument in enumerate(args):
             if argument == "--" and before not in takes_value:
                 yield from args[index:]  # behind it, nothing is an option in any case
                 return
-            is_query = argument.startswith("- ") and before not in takes_value
+            is_worded = argument.startswith("-") and " " in argument and argument[1] not in {"-", *letters}
+            is_query = is_worded and before not in takes_value
             yield f" {argument}" if is_query else argument
             before = argument
 

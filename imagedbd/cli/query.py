@@ -125,7 +125,10 @@ def _term(term: Term) -> dict[str, Any]:
     weight = {} if term.weight == 1 else {"weight": term.weight}
     if term.is_picture:
         return _picture_file(term.text) | weight
-    if is_picture_name(term.text):
+    if _names_folder(term.text):
+        shown = output.printable(term.text)
+        output.note(f"{shown} is a folder, and is taken for words: `--in {shown}` looks for pictures in it.")
+    elif is_picture_name(term.text):
         done = "this is taken for words" if term.weight > 0 else "its words are subtracted"
         output.note(f"There is no file {output.printable(term.text)} here, so {done}.")
     return {"prompt": term.text} | weight
@@ -133,6 +136,11 @@ def _term(term: Term) -> dict[str, Any]:
 
 def _names_picture(query: str) -> bool:
     return is_picture_name(query) and os.path.lexists(os.path.expanduser(query))
+
+
+def _names_folder(text: str) -> bool:
+    """Whether it is written as a path to a folder; a plain word may well be the name of one by chance."""
+    return (os.sep in text or text in {".", ".."}) and os.path.isdir(os.path.expanduser(text))
 
 
 def _filled(place: str, prompt: str) -> str:

@@ -122,9 +122,10 @@ def _work(context: typer.Context, hits: Sequence[Mapping[str, Any]], wanted: Wis
             f"{output.short_path(os.path.abspath(wanted.link_to))}: {output.count(made, 'link')} made{there}"
         )
     if wanted.open_them:
-        handing_on.open_each(paths)
+        handing_on.open_each(paths, aside=wanted.form is not Form.TABLE)
     if wanted.command:
-        handing_on.run_each(wanted.command, paths)
+        # Where data is printed, what the commands say is not to be among it.
+        handing_on.run_each(wanted.command, paths, aside=wanted.form is not Form.TABLE)
 
 
 def _write_sheet(context: typer.Context, hits: Sequence[Mapping[str, Any]], path: str) -> None:

@@ -19,12 +19,14 @@ GRACE_S: Final = 30.0
 LOOK_EVERY_S: Final = 0.5
 
 
-def wait_with_progress(target: Target, timeout: float | None) -> dict[str, Any]:
+def wait_with_progress(target: Target, timeout: float | None, grace: float = 0.0) -> dict[str, Any]:
     """What :meth:`imagedbd.client.Client.wait` returns, with a progress bar on a terminal.
 
     :param timeout: seconds, after which :class:`~imagedbd.errors.WaitTimeoutError` is raised.
+    :param grace: seconds in which a daemon that is not there may yet come.
     """
-    waiter = target.connect(None if timeout is None else timeout + GRACE_S)
+    patience = None if timeout is None else timeout + GRACE_S
+    waiter = target.connect(patience, grace if timeout is None else min(grace, timeout))
     if not sys.stderr.isatty():
         return waiter.wait(timeout)
     answer = _Answer(lambda: waiter.wait(timeout))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -13,6 +13,9 @@ from imagedbd.cli.target import target_of
 from imagedbd.errors import UsageError
 
 app = typer.Typer()
+
+ARRIVAL_S: Final = 10.0
+"""How long a wait gives a daemon that is not there yet: it cannot be seen while it imports."""
 
 
 @app.command(
@@ -50,10 +53,13 @@ def wait(
     ] = None,
     as_json: flags.JsonFlag = False,
 ) -> None:
-    """Return once every change made so far is searchable."""
+    """Return once every change made so far is searchable.
+
+    A daemon that was only just started, as by `imagedbd run &`, is waited for as well, for some seconds.
+    """
     from imagedbd.cli import waiting
 
-    answer = waiting.wait_with_progress(target_of(context), flags.seconds("--timeout", timeout))
+    answer = waiting.wait_with_progress(target_of(context), flags.seconds("--timeout", timeout), ARRIVAL_S)
     if as_json:
         output.write_json(answer)
     else:

@@ -178,7 +178,7 @@ def imagedb(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Ran]:
         capfdbinary.readouterr()
         code = main(arguments)
         data, words = capfdbinary.readouterr()
-        return Ran(code, data, words.decode())
+        return Ran(code, data, os.fsdecode(words))
 
     return run
 

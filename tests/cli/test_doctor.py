@@ -68,6 +68,15 @@ def test_each_problem_comes_with_its_fix(healthy, imagedb, tmp_path):
     assert "→ imagedb model pull" in imagedb("doctor").text
 
 
+@pytest.mark.parametrize(("owner", "fix"), [(0, "chmod u+rwx"), (1, "sudo setfacl -m u:$USER:rwx")])
+def test_who_owns_a_folder_says_how_one_gets_into_it(healthy, imagedb, monkeypatch, owner, fix):
+    somebody = os.geteuid() + owner
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "geteuid", lambda: somebody)
+    monkeypatch.setattr("imagedbd.peer.uid", lambda _: somebody)
+    assert _findings(imagedb("doctor", "--json"))["data"]["fix"].startswith(fix)
+
+
 def test_no_daemon(imagedb):
     ran = imagedb("doctor", "--json")
     assert ran.code == 70

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -91,13 +92,34 @@ class TestErrors:
             ran = imagedb("status")
         assert ran.code == 69
         assert "is starting or stopping" in ran.words
+        assert "`imagedb service logs`" in ran.words
+
+    def test_a_wait_waits_for_a_daemon_that_is_only_just_being_started(self, imagedb, monkeypatch):
+        done = threading.Event()
+
+        def start() -> None:
+            with served(os.environ["IMAGEDBD_SOCKET"]) as fake:
+                fake.answers["/wait"] = {"indexed": 3, "failed": 0}
+                done.wait()
+
+        timer = threading.Timer(0.3, start)
+        timer.start()
+        ran = imagedb("wait")
+        done.set()
+        timer.join()
+        assert (ran.code, ran.words) == (0, "3 pictures indexed.\n")
+
+    def test_a_wait_for_no_daemon_ends(self, imagedb):
+        assert imagedb("wait", "--timeout", "0.1").code == 69
 
     def test_no_daemon_is_69_and_names_the_command_that_starts_it(self, imagedb):
         ran = imagedb("search", "x")
         assert ran.code == 69
         assert "`imagedbd run`" in ran.words
 
-    def test_a_bad_setting_is_78(self, imagedb, tmp_path):
+    def test_a_bad_setting_is_78(self, imagedb, tmp_path, monkeypatch):
+        monkeypatch.delenv("IMAGEDBD_SOCKET")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
         (tmp_path / "config.toml").write_text("stor = 'lance'\n")
         ran = imagedb("status")
         assert ran.code == 78
@@ -269,11 +291,24 @@ class TestTerminal:
 
 
 class TestDaemonProgram:
-    def test_check_config(self, capfd, tmp_path):
+    def test_check_config(self, capfd, tmp_path, monkeypatch):
+        monkeypatch.setattr("imagedbd.cli.models._child_json", lambda _: [])
         assert daemon_cli.main(["check-config"]) == 0
         (tmp_path / "config.toml").write_text("device = 'gpu'\n")
         assert daemon_cli.main(["check-config"]) == 78
         assert "imagedbd: Bad configuration: " in capfd.readouterr().err
+
+    def test_check_config_tells_what_is_not_there(self, capfd, tmp_path, monkeypatch):
+        monkeypatch.setattr("imagedbd.cli.doubts.GPU_DEVICES", ())
+        monkeypatch.setattr("imagedbd.cli.models._child_json", lambda _: [{"spec": "A/b", "local": False}])
+        settings = f"roots = ['{tmp_path}', '/mnt/gone']\nmodel = 'A/c'\ndevice = 'cuda'\n"
+        (tmp_path / "config.toml").write_text(settings)
+        assert daemon_cli.main(["check-config"]) == 0
+        first, root, model, device = capfd.readouterr().err.splitlines()
+        assert first.endswith("config.toml: ok")
+        assert "/mnt/gone is not there: it counts as offline" in root
+        assert "OpenCLIP does not know A/c: `imagedb model list`" in model
+        assert "no GPU here for cuda" in device
 
     def test_run_hands_on_what_was_given_and_reads_the_rest_again(self, monkeypatch, tmp_path):
         import types
@@ -306,3 +341,53 @@ class TestDaemonProgram:
             [sys.executable, "-m", "imagedbd", "--version"], check=False, capture_output=True, text=True
         )
         assert ran.stdout == f"imagedbd {__version__}\n"
+
+
+class TestWhichDaemon:
+    """A question needs to know where the daemon is, and nothing else of the settings."""
+
+    @pytest.fixture
+    def default_place(self, monkeypatch, tmp_path):
+        """No variable says where the socket is; a daemon listens where the defaults have it."""
+        monkeypatch.delenv("IMAGEDBD_SOCKET")
+        with tempfile.TemporaryDirectory(prefix="idb") as runtime:
+            monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+            os.mkdir(os.path.join(runtime, "imagedbd"))
+            with served(os.path.join(runtime, "imagedbd", "imagedbd.sock")) as fake:
+                yield fake
+
+    @pytest.mark.parametrize("fault", ["stor = 'lance'", "no toml", "socket = 5"])
+    def test_a_faulty_file_keeps_nobody_from_asking_one_that_runs(
+        self, default_place, imagedb, tmp_path, fault
+    ):
+        (tmp_path / "config.toml").write_text(fault)
+        ran = imagedb("status")
+        assert ran.code == 0
+        assert "config.toml" in ran.words
+        assert "goes on with the settings that it has" in ran.words
+
+    def test_a_faulty_file_still_says_where_the_daemon_is(self, daemon, imagedb, tmp_path, monkeypatch):
+        (tmp_path / "config.toml").write_text(f"socket = '{os.environ['IMAGEDBD_SOCKET']}'\nstor = 'lance'\n")
+        monkeypatch.delenv("IMAGEDBD_SOCKET")
+        assert imagedb("status").code == 0
+
+    def test_who_says_where_the_daemon_is_needs_no_file(self, daemon, imagedb, tmp_path, monkeypatch):
+        (tmp_path / "config.toml").write_text("stor = 'lance'\n")
+        socket = os.environ["IMAGEDBD_SOCKET"]
+        monkeypatch.delenv("IMAGEDBD_SOCKET")
+        ran = imagedb("--socket", socket, "status")
+        assert (ran.code, ran.words) == (0, "")
+
+    def test_a_file_that_an_option_names_has_to_be_there(self, daemon, imagedb, capfdbinary):
+        ran = imagedb("--config", "mispelt.toml", "status")
+        assert ran.code == 78
+        assert "There is no file mispelt.toml. `imagedb config init --config FILE`" in ran.words
+        for command in ("run", "check-config", "repair"):
+            assert daemon_cli.main([command, "--config", "mispelt.toml"]) == 78
+            assert "There is no file mispelt.toml" in capfdbinary.readouterr().err.decode()
+
+    def test_the_daemon_of_another_index_is_not_asked(self, daemon, imagedb, tmp_path):
+        ran = imagedb("--data-dir", str(tmp_path), "status")
+        assert ran.code == 2
+        assert f"has its index in /data, and not in {tmp_path}. --socket names another daemon" in ran.words
+        assert imagedb("--data-dir", "/data", "status").code == 0

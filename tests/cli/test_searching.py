@@ -480,3 +480,38 @@ class TestPaging:
             (3, "/photos/3.jpg"),
             (4, "/photos/4.jpg"),
         ]
+
+
+class TestHints:
+    """What was typed and is probably not what was meant."""
+
+    def test_words_that_begin_with_a_minus_are_no_option(self, daemon, imagedb):
+        _answering(daemon, [a_hit("/photos/a.jpg")])
+        assert imagedb("search", "-5 degrees").code == 0
+        (body,) = daemon.bodies("/search")
+        assert body["terms"] == [{"prompt": "-5 degrees"}]
+
+    def test_an_option_with_its_value_in_one_word_is_one(self, daemon, imagedb):
+        _answering(daemon, [a_hit("/photos/a.jpg")])
+        assert imagedb("search", "x", "-n 5").code == 0
+        assert daemon.bodies("/search")[0]["limit"] == 5
+
+    def test_what_is_no_option_goes_behind_two_dashes(self, imagedb):
+        ran = imagedb("search", "-5")
+        assert ran.code == 2
+        assert "goes behind --: `imagedb search -- …`" in ran.words
+        assert "behind" not in imagedb("status", "-5").words
+
+    @pytest.mark.parametrize(("query", "is_told"), [("./album", True), (".", True), ("album", False)])
+    def test_a_folder_is_no_query(self, daemon, imagedb, tmp_path, query, is_told):
+        (tmp_path / "album").mkdir()
+        _answering(daemon, [a_hit("/photos/a.jpg")])
+        ran = imagedb("search", query)
+        assert (f"`--in {query}`" in ran.words) == is_told
+
+    def test_nothing_in_a_folder_that_is_not_there(self, daemon, imagedb, tmp_path):
+        _answering(daemon, [])
+        ran = imagedb("search", "x", "--in", "/photos/mispelt")
+        assert ran.code == 1
+        assert "There is no folder /photos/mispelt" in ran.words
+        assert "lies in no folder that is watched" in imagedb("search", "x", "--in", str(tmp_path)).words

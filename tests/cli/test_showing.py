@@ -98,10 +98,12 @@ class TestCommands:
         ran = imagedb("search", "x", "--exec", f"{sys.executable} {script} -v")
         assert ran.text.splitlines()[0] == f"'-v' {found[0]!a}"
 
-    def test_data_comes_before_what_the_command_prints(self, imagedb, found):
-        ran = imagedb("search", "x", "--paths", "--exec", "echo ran")
-        assert ran.data.startswith(os.fsencode(found[0]) + b"\n")
-        assert ran.data.index(b"ran ") > ran.data.index(os.fsencode(found[-1]) + b"\n")
+    @pytest.mark.parametrize("form", ["--json", "--jsonl", "--paths", "-0"])
+    def test_what_the_command_prints_is_not_among_data(self, imagedb, found, form):
+        alone = imagedb("search", "x", form)
+        ran = imagedb("search", "x", form, "--exec", "echo ran")
+        assert ran.data == alone.data
+        assert ran.words.count("ran ") == len(found)
 
     def test_all_are_run_and_failures_are_counted(self, imagedb, found):
         ran = imagedb("search", "x", "--exec", "sh -c 'case $0 in *plain*) exit 3; esac'")

@@ -86,6 +86,8 @@ class TestExport:
         assert machine.run("export", "--no-vectors", "--yes", str(path)).returncode == 0
         assert pq.read_table(path)["vector"].null_count == 1
         assert machine.run("export", str(machine.home / "all.csv")).returncode == 2
+        nowhere = machine.run("export", str(machine.home / "nowhere" / "all.parquet"))
+        assert (nowhere.returncode, b"There is no folder" in nowhere.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("kind", ["lance", "faiss"])

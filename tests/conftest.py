@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warm
 from s3 import S3, s3_service
 
 MAKE_CHECKPOINT = """
@@ -50,6 +51,12 @@ def make_checkpoint(
     command = [sys.executable, "-W", "ignore", "-c", MAKE_CHECKPOINT, str(folder), *numbers]
     subprocess.run(command, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=120)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_processes() -> Iterator[None]:
+    yield
+    warm.close()
 
 
 @pytest.fixture

@@ -21,9 +21,6 @@ from imagedbd.errors import ImagedbError
 
 START_TIMEOUT_S = 60.0
 
-_CHANGES = {"IMAGEDBD_TEST_KILL", "IMAGEDBD_STUB_FREEZES"}
-"""They change a daemon's own modules, and when these are imported: see ``stub/sitecustomize.py``."""
-
 _NOBODY = 65534
 AS_NOBODY = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
 
@@ -31,6 +28,10 @@ AS_NOBODY = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-gro
 def program(name: str) -> str:
     """The console script, as the user has it on the path."""
     return os.path.join(os.path.dirname(sys.executable), name)
+
+
+_WARM = {program("imagedbd"), sys.executable}
+"""Programs that are started in the place of the daemon, and need no interpreter of their own."""
 
 
 def interpreter_for_another_user() -> str | None:
@@ -105,6 +106,8 @@ class Machine:
         another_user: str | None = None,
         instead: list[str] | None = None,
         keep: list[int] | None = None,
+        cold: bool = False,
+        until: Callable[[], bool] | None = None,
     ) -> None:
         """Start the daemon and return when it answers.
 
@@ -112,6 +115,8 @@ class Machine:
         :param another_user: where this is root, it is not, and runs by this interpreter.
         :param instead: a program in the place of ``imagedbd``.
         :param keep: descriptors that it is given.
+        :param until: what is waited for in the place of an answer.
+        :param cold: by an interpreter of its own, as the user starts it: see :mod:`warm`.
         """
         command = [*(instead or [program("imagedbd")]), "run", "--no-pull", *arguments]
         for root in [self.photos] if roots is None else roots:
@@ -123,13 +128,17 @@ class Machine:
             self.environment["PYTHONPATH"] = _python_path(self.environment["PYTHONPATH"])
             command = [*AS_NOBODY, another_user, "-m", "imagedbd", *command[1:]]
         with (self.home / "log").open("ab") as log:
-            if command[0] == program("imagedbd") and not keep and not _CHANGES & self.environment.keys():
+            if not (cold or keep or self._changes_modules()) and command[0] in _WARM:
                 self.process = warm.daemons().start(command, self.environment, (0, log, log))
             else:
                 self.process = subprocess.Popen(
                     command, env=self.environment, stdout=log, stderr=log, pass_fds=keep or ()
                 )
-        self.until(self.answers, START_TIMEOUT_S)
+        self.until(until or self.answers, START_TIMEOUT_S)
+
+    def _changes_modules(self) -> bool:
+        """Whether the daemon's own are, when they are imported: see ``stub/sitecustomize.py``."""
+        return bool({"IMAGEDBD_TEST_KILL", "IMAGEDBD_STUB_FREEZES"} & self.environment.keys())
 
     def _give_home_away(self) -> None:
         for folder, _, names in os.walk(self.home):
@@ -156,6 +165,18 @@ class Machine:
         """One call of ``imagedb``."""
         command: list[str | bytes] = [program("imagedb"), *arguments]
         return warm.commands().run(command, self.environment, stdin or b"", timeout=100)
+
+    def imagedbd(
+        self, *arguments: str, stdin: bytes = b"", **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        """One call of ``imagedbd`` that ends by itself."""
+        command = [program("imagedbd"), *arguments]
+        return warm.daemons().run(command, self.environment | environment, stdin, timeout=100)
+
+    def script(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+        """One call of ``python -c``, by an interpreter that has the daemon's modules."""
+        command = [sys.executable, "-c", script, *arguments]
+        return warm.daemons().run(command, self.environment | environment, timeout=100)
 
     def json(self, *arguments: str | bytes) -> Any:
         """What a successful ``imagedb … --json`` prints."""

@@ -1,7 +1,8 @@
 """Our programs, started in milliseconds: each runs in a fork of a process that has imported all of it before.
 
 What runs is the program itself, in a process of its own, with its own arguments, variables, streams and end.
-Only the start of a fresh interpreter is left out; who tests that starts the console script.
+Only the start of a fresh interpreter is left out; who tests that starts the console script. A script that
+is given as ``python -c`` runs as well, and finds the program's modules imported.
 
 Run as a script, this is the process that forks.
 """
@@ -74,7 +75,7 @@ class Warmed:
         environment: Mapping[str, str],
         streams: Sequence[int | IO[bytes]],
     ) -> WarmProcess:
-        """:param command: the console script and its arguments.
+        """:param command: the console script or ``python -c``, and its arguments.
         :param streams: where it reads from, writes to, and complains to.
         """
         umask = os.umask(0)
@@ -158,7 +159,7 @@ class WarmProcess:
 
 def _read_all(descriptors: list[int], deadline: float) -> list[bytes]:
     """Until whoever writes has closed them all."""
-    read = {descriptor: b"" for descriptor in descriptors}
+    read = dict.fromkeys(descriptors, b"")
     with selectors.DefaultSelector() as waiting:
         for descriptor in descriptors:
             waiting.register(descriptor, selectors.EVENT_READ)
@@ -182,7 +183,7 @@ def commands() -> Warmed:
 
 @functools.cache
 def daemons() -> Warmed:
-    """For ``imagedbd``."""
+    """For ``imagedbd``, and for scripts that run it."""
     return Warmed(_DAEMON)
 
 
@@ -194,7 +195,7 @@ def close() -> None:
             warmed.cache_clear()
 
 
-def _serve(control: socket.socket) -> Callable[[], int] | None:
+def _serve(control: socket.socket) -> Callable[[], int | None] | None:
     """Fork and tell how children ended, until nobody asks any more.
 
     :returns: in a child, the program that it is to run.
@@ -220,7 +221,9 @@ def _serve(control: socket.socket) -> Callable[[], int] | None:
             os.close(descriptor)
 
 
-def _become(request: tuple[list[bytes], dict[str, str], str, int], streams: list[int]) -> Callable[[], int]:
+def _become(
+    request: tuple[list[bytes], dict[str, str], str, int], streams: list[int]
+) -> Callable[[], int | None]:
     from imagedbd.cli import start
 
     command, environment, folder, umask = request
@@ -238,6 +241,10 @@ def _become(request: tuple[list[bytes], dict[str, str], str, int], streams: list
     os.umask(umask)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [os.fsdecode(word) for word in command]
+    if sys.argv[0] == sys.executable:
+        _, _, script, *arguments = sys.argv
+        sys.argv = ["-c", *arguments]
+        return lambda: exec(script, {"__name__": "__main__"})  # noqa: S102 - of our own
     program: Callable[[], int] = getattr(start, os.path.basename(sys.argv[0]))
     return program
 
@@ -264,7 +271,7 @@ def _threads() -> list[str]:
     return [name for name in names if name != "jemalloc_bg_thd"]
 
 
-def _main() -> int:
+def _main() -> int | None:
     descriptor, *modules = sys.argv[1:]
     # A Ctrl-C is for the tests, which end this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -279,7 +286,7 @@ def _main() -> int:
     gc.freeze()
     with socket.socket(fileno=int(descriptor)) as control:
         program = _serve(control)
-    return program() if program else 0
+    return program() if program else None
 
 
 if __name__ == "__main__":

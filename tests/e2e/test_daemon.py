@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def test_it_stops_on_sigterm_and_leaves_neither_socket_nor_children(machine: Machine) -> None:
     save(machine.photos / "a.jpg", 1)
-    machine.start()
+    machine.start(cold=True)
     machine.wait()
     assert machine.process is not None
     children = psutil.Process(machine.process.pid).children(recursive=True)
@@ -102,18 +102,14 @@ def test_the_socket_is_private_whatever_the_umask(machine: Machine) -> None:
 def test_a_socket_folder_that_others_may_write_in_is_refused(machine: Machine) -> None:
     (machine.home / "run").mkdir()
     (machine.home / "run").chmod(0o777)
-    done = subprocess.run(
-        [program("imagedbd"), "run"], env=machine.environment, capture_output=True, check=False
-    )
+    done = machine.imagedbd("run")
     assert done.returncode == 78
     assert str(machine.home / "run").encode() in done.stderr
 
 
 def test_a_socket_path_that_is_too_long_is_refused(machine: Machine) -> None:
     machine.environment["IMAGEDBD_SOCKET"] = str(machine.home / ("x" * 108))
-    done = subprocess.run(
-        [program("imagedbd"), "run"], env=machine.environment, capture_output=True, check=False
-    )
+    done = machine.imagedbd("run")
     assert done.returncode == 78
     assert b"107" in done.stderr
 
@@ -121,9 +117,7 @@ def test_a_socket_path_that_is_too_long_is_refused(machine: Machine) -> None:
 def test_a_socket_folder_that_is_a_link_is_refused(machine: Machine) -> None:
     (machine.home / "elsewhere").mkdir(mode=0o700)
     (machine.home / "run").symlink_to("elsewhere")
-    done = subprocess.run(
-        [program("imagedbd"), "run"], env=machine.environment, capture_output=True, check=False
-    )
+    done = machine.imagedbd("run")
     assert done.returncode == 78
     assert not list((machine.home / "elsewhere").iterdir())
 
@@ -144,9 +138,7 @@ def test_it_stops_under_clients_that_are_silent_and_such_as_do_not_read(machine:
 def test_a_file_in_the_place_of_the_socket_is_left_alone(machine: Machine) -> None:
     (machine.home / "run").mkdir(mode=0o700)
     (machine.home / "run" / "s.sock").write_text("my notes")
-    done = subprocess.run(
-        [program("imagedbd"), "run"], env=machine.environment, capture_output=True, check=False
-    )
+    done = machine.imagedbd("run")
     assert done.returncode == 78
     assert (machine.home / "run" / "s.sock").read_text() == "my notes"
 

@@ -6,18 +6,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from machine import program
 from pictures import exif, save
 
 if TYPE_CHECKING:
+    import subprocess
+
     from machine import Machine
 
 
@@ -45,13 +44,8 @@ def filled(machine: Machine, *arguments: str, count: int = 4) -> None:
     machine.wait()
 
 
-def restore(
-    machine: Machine, *arguments: str, answer: bytes | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    command = [program("imagedbd"), "restore", *arguments]
-    return subprocess.run(
-        command, env=machine.environment, input=answer, capture_output=True, check=False, timeout=100
-    )
+def restore(machine: Machine, *arguments: str, answer: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return machine.imagedbd("restore", *arguments, stdin=answer)
 
 
 class TestExport:
@@ -196,13 +190,11 @@ def test_a_restore_that_died_halfway_is_finished_by_whoever_comes_next(
     kept = machine.home / "kept"
     machine.run("backup", str(kept))
     machine.stop()
-    environment = {**machine.environment, "KEPT": str(kept)}
-    killed = subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False, timeout=100)
+    killed = machine.script(KILLED, KEPT=str(kept))
     assert killed.returncode == -signal.SIGKILL
     assert not (machine.home / "data" / "ledger.sqlite3").exists()
     if repairs:
-        command = [program("imagedbd"), "repair"]
-        done = subprocess.run(command, env=machine.environment, capture_output=True, check=False, timeout=100)
+        done = machine.imagedbd("repair")
         assert b"A restore had been broken off" in done.stderr
     machine.start()
     assert machine.json("status")["indexed"] == 2
@@ -216,8 +208,7 @@ def test_a_start_says_what_it_cannot_finish_of_a_restore(machine: Machine) -> No
     draft.mkdir(parents=True)
     (machine.home / "data").chmod(0o700)
     (draft / "plan.json").write_text("{")
-    command = [program("imagedbd"), "run", "--no-pull"]
-    done = subprocess.run(command, env=machine.environment, capture_output=True, check=False, timeout=100)
+    done = machine.imagedbd("run", "--no-pull")
     assert done.returncode == 78
     assert b"imagedbd restore" in done.stderr
 

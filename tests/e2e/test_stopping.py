@@ -89,8 +89,8 @@ def test_a_hang_up_that_comes_before_all_is_up_does_not_end_the_daemon(machine: 
 
 
 def test_it_stops_while_it_sets_up_the_watches(machine: Machine) -> None:
-    """On a disk that takes seconds for each folder."""
-    for number in range(100):
+    """On a disk that takes half a second for each folder."""
+    for number in range(200):
         (machine.photos / str(number)).mkdir()
     slow = (
         "import sys, time\n"
@@ -99,15 +99,12 @@ def test_it_stops_while_it_sets_up_the_watches(machine: Machine) -> None:
         "add_watch = tree_watch.inotify_add_watch\n"
         "def slow(*watch):\n"
         "    print('a folder', flush=True)\n"
-        "    time.sleep(2)\n"
+        "    time.sleep(0.5)\n"
         "    return add_watch(*watch)\n"
         "tree_watch.inotify_add_watch = slow\n"
         "sys.exit(main())\n"
     )
-    command = [sys.executable, "-c", slow, "run", "--no-pull", "--root", str(machine.photos)]
-    with (machine.home / "log").open("ab") as log:
-        machine.process = subprocess.Popen(command, env=machine.environment, stdout=log, stderr=log)
-    machine.until(lambda: machine.log().count("a folder") >= 2, 60)
+    machine.start(instead=[sys.executable, "-c", slow], until=lambda: machine.log().count("a folder") >= 2)
     assert machine.stop() == 0
 
 
@@ -121,13 +118,7 @@ def test_a_second_daemon_leaves_the_first_ones_socket_alone(machine: Machine) ->
         {"IMAGEDBD_SOCKET": str(machine.home / "run" / "other.sock")},
         {},
     ):
-        second = subprocess.run(
-            [program("imagedbd"), "run"],
-            env=machine.environment | own,
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
+        second = machine.imagedbd("run", **own)
         assert second.returncode == 75
         assert b"Traceback" not in second.stderr
     after = path.lstat()
@@ -177,18 +168,11 @@ def test_a_ledger_that_was_zeroed_is_said_to_be_damaged_and_repaired(machine: Ma
     assert machine.stop() == 0
     ledger = machine.home / "data" / "ledger.sqlite3"
     ledger.write_bytes(bytes(ledger.stat().st_size))
-    refused = subprocess.run(
-        [program("imagedbd"), "run", "--no-pull", "--root", str(machine.photos)],
-        env=machine.environment,
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+    refused = machine.imagedbd("run", "--no-pull", "--root", str(machine.photos))
     assert refused.returncode == 78
     assert b"imagedbd repair" in refused.stderr
-    repaired = subprocess.run(
-        [program("imagedbd"), "repair"], env=machine.environment, capture_output=True, check=True
-    )
+    repaired = machine.imagedbd("repair")
+    assert repaired.returncode == 0
     assert b"built anew" in repaired.stderr + repaired.stdout
     machine.start()
     machine.wait()
@@ -209,8 +193,7 @@ def test_a_commit_that_was_cut_between_store_and_ledger_is_not_embedded_again(ma
     (machine.photos / "1.jpg").rename(machine.photos / "moved.jpg")
     (machine.photos / "2.jpg").unlink()
     save(machine.photos / "new.jpg", 11)
-    killer = machine.home / "killer.py"
-    killer.write_text(
+    killer = (
         "import os, signal, sys\n"
         "from imagedbd.ledger import Ledger\n"
         "put = Ledger.put\n"
@@ -225,8 +208,7 @@ def test_a_commit_that_was_cut_between_store_and_ledger_is_not_embedded_again(ma
         "from imagedbd.cli.daemon import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    command = [sys.executable, str(killer), "run", "--no-pull", "--root", str(machine.photos)]
-    done = subprocess.run(command, env=machine.environment, capture_output=True, check=False, timeout=60)
+    done = machine.script(killer, "run", "--no-pull", "--root", str(machine.photos))
     assert done.returncode == -signal.SIGKILL, done.stderr
     in_flight = 2 - int(done.stdout)
     embedded = len(embeds.read_text().split())

@@ -124,7 +124,7 @@ def check(engines, condition):
     return wanted
 
 
-EXAMPLES = int(os.environ.get("IMAGEDBD_FILTER_EXAMPLES", "800"))
+EXAMPLES = int(os.environ.get("IMAGEDBD_FILTER_EXAMPLES", "320"))
 random_examples = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 enough_time = pytest.mark.timeout(600 + EXAMPLES // 10)
 

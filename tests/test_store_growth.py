@@ -65,7 +65,7 @@ def compare(store, fresh):
 
 
 @pytest.mark.parametrize(
-    ("kind", "writes", "rows"), [("lance", 120, 40), ("faiss", 120, 40), ("faiss", 30, 3)]
+    ("kind", "writes", "rows"), [("lance", 80, 40), ("faiss", 120, 40), ("faiss", 30, 3)]
 )
 def test_a_store_does_not_grow_with_its_writes(kind, tmp_path, writes, rows):
     store = grown(kind, os.fspath(tmp_path / "old"), writes, rows)

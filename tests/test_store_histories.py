@@ -190,7 +190,7 @@ def test_any_history_leaves_what_a_dict_would_hold(kind):
     run_state_machine_as_test(
         type("History", (StoreHistory,), {"kind": kind}),
         settings=settings(
-            max_examples=int(os.environ.get("IMAGEDBD_HISTORIES", "15")),
+            max_examples=int(os.environ.get("IMAGEDBD_HISTORIES", "8")),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

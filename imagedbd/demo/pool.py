@@ -21,6 +21,8 @@ from imagedbd.demo.scenes import Scene, draw, random_scene
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    _Example = tuple[Scene, NDArray[np.uint8]]
+
 Preprocess = Callable[[Image.Image], Tensor]
 
 # Width to height of the cameras, phones and crops that a library holds.
@@ -49,22 +51,27 @@ class Pool:
 
 
 def drawn_pool(count: int, seed: int, preprocess: Preprocess) -> Pool:
-    """Draw ``count`` random scenes on all cores.
+    """Draw ``count`` random scenes, on all cores if they are many.
 
     ``preprocess`` is the model's own transform without its normalisation: it returns
     ``(3, size, size)`` between 0 and 1.
     """
     seeds = [f"pool {seed} {index}" for index in range(count)]
-    # Forking a process in which PyTorch has already started its threads can hang.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(initializer=torch.set_num_threads, initargs=(1,)) as workers:
-        drawn = workers.map(partial(_example, preprocess), seeds, chunksize=_CHUNK)
+    example = partial(_example, preprocess)
+    drawn = _on_all_cores(example, seeds) if count > _CHUNK else [example(seed) for seed in seeds]
     scenes = [scene for scene, _ in drawn]
     return Pool(
         pictures=torch.from_numpy(np.stack([pixels for _, pixels in drawn])),
         scenes=scenes,
         facets=facet_numbers(scenes),
     )
+
+
+def _on_all_cores(example: Callable[[str], _Example], seeds: Sequence[str]) -> list[_Example]:
+    # Forking a process in which PyTorch has already started its threads can hang.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(initializer=torch.set_num_threads, initargs=(1,)) as workers:
+        return workers.map(example, seeds, chunksize=_CHUNK)
 
 
 def facet_numbers(scenes: Sequence[Scene]) -> Tensor:
@@ -77,7 +84,7 @@ def facet_numbers(scenes: Sequence[Scene]) -> Tensor:
     return torch.tensor(columns).T.contiguous()
 
 
-def _example(preprocess: Preprocess, seed: str) -> tuple[Scene, NDArray[np.uint8]]:
+def _example(preprocess: Preprocess, seed: str) -> _Example:
     """Draw one random scene at a random size and reduce it to the model's input."""
     rng = random.Random(seed)
     scene = random_scene(rng)

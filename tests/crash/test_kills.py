@@ -84,7 +84,7 @@ def kill_often(kind, folder, seed, kills):
 
 
 def test_a_few_kills(kind, tmp_path):
-    kill_often(kind, os.fspath(tmp_path / "store"), int(time.time()), 3)
+    kill_often(kind, os.fspath(tmp_path / "store"), int(time.time()), 2)
 
 
 @pytest.mark.slow

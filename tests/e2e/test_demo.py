@@ -26,8 +26,9 @@ def run_demo(scratch: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=110)
 
 
-def test_the_demo_ends_well_and_leaves_nothing_behind(scratch: Path) -> None:
-    done = run_demo(scratch)
+@pytest.mark.parametrize("count", [["--count", "60"], pytest.param([], marks=pytest.mark.slow)])
+def test_the_demo_ends_well_and_leaves_nothing_behind(scratch: Path, count: list[str]) -> None:
+    done = run_demo(scratch, *count)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "answers were right" in done.stdout
     assert "Real photos want a real model" in done.stdout

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from imagedbd.library import Library
 
-EXAMPLES = int(os.environ.get("IMAGEDBD_API_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("IMAGEDBD_API_EXAMPLES", "6"))
 REFUSALS = ["400", "404", "409", "503", "504"]
 """What may come of a request that fits the page: it asks for what there is not, or cannot be had now."""
 

@@ -103,7 +103,7 @@ def lay_out(machine: Machine, kind: str, stack: ExitStack) -> tuple[set[bytes], 
     for name, content in {**BAD, **HARMLESS}.items():
         write(name.encode(), content())
     bad = {name.encode() for name in BAD}
-    for number in range(3):
+    for number in range(2):
         name = b"%s-%d.jpg" % (kind.replace(" ", "-").encode(), number)
         write(name, encoded(3000 + number) + poison.words(kind))
         bad.add(name)

@@ -15,25 +15,19 @@ if TYPE_CHECKING:
     from machine import Machine
 
 
-def test_the_daemon_process_never_loads_torch(real_machine: Machine) -> None:
+def test_what_the_daemon_has_stored_is_openclips_own_and_it_never_loads_torch(
+    real_machine: Machine, checkpoint: Path
+) -> None:
     machine = real_machine
-    save(machine.photos / "a.jpg", 1)
-    machine.start()
+    for number in range(3):
+        save(machine.photos / f"{number}.png", number, size=(300 + number, 200))
+    machine.start(cold=True)
     machine.wait()
     machine.json("search", "--prompt", "a dog")
     assert machine.process is not None
     maps = Path(f"/proc/{machine.process.pid}/maps").read_text()
     assert "libtorch" not in maps
     assert "lance" in maps
-    assert machine.stop() == 0
-
-
-def test_what_the_daemon_has_stored_is_openclips_own(real_machine: Machine, checkpoint: Path) -> None:
-    machine = real_machine
-    for number in range(3):
-        save(machine.photos / f"{number}.png", number, size=(300 + number, 200))
-    machine.start()
-    machine.wait()
     ids = {row["path"]: row["id"] for row in machine.json("list")}
     assert machine.stop() == 0
     reference = Reference(checkpoint)

@@ -15,6 +15,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from imagedbd.devices import has_gpu
 from imagedbd.errors import ServiceError
 from imagedbd.processes import has_systemd, python
 
@@ -29,7 +30,6 @@ DEFAULT_SOCKET: Final = "imagedbd/imagedbd.sock"
 """Where the socket unit listens, below the user's runtime folder."""
 LINGER_FOLDER: Final = "/var/lib/systemd/linger"
 """Where logind keeps a file for each user whose services run from boot on."""
-GPU_DEVICES: Final = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri/renderD128")
 SANDBOX_FAILED: Final = {
     217: "user namespaces",
     218: "capabilities",
@@ -114,7 +114,7 @@ def unit_files(settings: Settings, environment: Mapping[str, str], *, sandbox: b
         path = _escaped(settings.socket)
         files[_SOCKET_INSTALLATION] = f"{_NOTICE}[Socket]\nListenStream=\nListenStream={path}\n"
     wanted = {
-        "gpu": settings.device != "cpu" and any(os.path.exists(device) for device in GPU_DEVICES),
+        "gpu": settings.device != "cpu" and has_gpu(),
         "network": settings.store_uri is not None,
         "no-sandbox": not sandbox,
     }

@@ -90,7 +90,7 @@ def test_a_gpu_is_let_in_where_there_is_one_that_may_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu = "imagedbd.service.d/gpu.conf"
-    monkeypatch.setattr(service, "GPU_DEVICES", (str(tmp_path / "nvidiactl"),))
+    monkeypatch.setattr(service, "has_gpu", (tmp_path / "nvidiactl").exists)
     assert gpu not in service.unit_files(settings(tmp_path), ENVIRONMENT)
     (tmp_path / "nvidiactl").touch()
     assert "PrivateDevices=no" in service.unit_files(settings(tmp_path), ENVIRONMENT)[gpu]

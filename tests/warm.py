@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from imagedbd.processes import die_with_parent
+from imagedbd.stores.lean_import import lean_lancedb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -275,8 +276,9 @@ def _main() -> int | None:
     descriptor, *modules = sys.argv[1:]
     # A Ctrl-C is for the tests, which end this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for module in modules:
-        importlib.import_module(module)
+    with lean_lancedb():
+        for module in modules:
+            importlib.import_module(module)
     if main := sys.modules.get("imagedbd.cli.main"):
         # Typer makes it of all commands' signatures, the same each time.
         main._command = functools.cache(main._command)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from imagedbd.cli import models, output
 from imagedbd.errors import EmbedderError
-from imagedbd.service import GPU_DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +20,6 @@ def doubts(settings: Settings) -> Iterator[str]:
         if not os.path.isdir(root):
             yield f"roots: {output.home_path(root)} is not there: it counts as offline until it comes."
     yield from _about_model(settings.model)
-    if settings.device.startswith("cuda") and not any(map(os.path.exists, GPU_DEVICES)):
-        yield f"device: there seems to be no GPU here for {settings.device}; auto takes what there is."
 
 
 def _about_model(spec: str) -> Iterator[str]:

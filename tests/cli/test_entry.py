@@ -299,16 +299,20 @@ class TestDaemonProgram:
         assert "imagedbd: Bad configuration: " in capfd.readouterr().err
 
     def test_check_config_tells_what_is_not_there(self, capfd, tmp_path, monkeypatch):
-        monkeypatch.setattr("imagedbd.cli.doubts.GPU_DEVICES", ())
         monkeypatch.setattr("imagedbd.cli.models._child_json", lambda _: [{"spec": "A/b", "local": False}])
-        settings = f"roots = ['{tmp_path}', '/mnt/gone']\nmodel = 'A/c'\ndevice = 'cuda'\n"
+        settings = f"roots = ['{tmp_path}', '/mnt/gone']\nmodel = 'A/c'\n"
         (tmp_path / "config.toml").write_text(settings)
         assert daemon_cli.main(["check-config"]) == 0
-        first, root, model, device = capfd.readouterr().err.splitlines()
+        first, root, model = capfd.readouterr().err.splitlines()
         assert first.endswith("config.toml: ok")
         assert "/mnt/gone is not there: it counts as offline" in root
         assert "OpenCLIP does not know A/c: `imagedb model list`" in model
-        assert "no GPU here for cuda" in device
+
+    def test_a_device_that_is_not_there_is_refused(self, capfd, tmp_path):
+        (tmp_path / "config.toml").write_text("device = 'mps'\n")
+        for command in ("check-config", "run"):
+            assert daemon_cli.main([command]) == 78
+            assert "There is no device 'mps' here. There are: cpu" in capfd.readouterr().err
 
     def test_run_hands_on_what_was_given_and_reads_the_rest_again(self, monkeypatch, tmp_path):
         import types

@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from imagedbd.containers import is_heif, is_jxl, jxl_size
 from imagedbd.datatypes import Decoded, Metadata, Signature
 from imagedbd.errors import PictureChangedError, PictureError, PictureMissingError
-from imagedbd.metadata import read_metadata
+from imagedbd.metadata import read_metadata, read_raw_metadata
 from imagedbd.pixels import to_pixels
 from imagedbd.png_chunks import metadata_first
+from imagedbd.raw import opened_raw, raw_format
+from imagedbd.readers import HEIF, JXL, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF")
 """What Pillow may take a file for; MPO is opened as JPEG. No EPS: that would start Ghostscript."""
+PLUGIN_FORMATS = {HEIF: "HEIF", JXL: "JXL"}
+"""What a package has Pillow take it for, where a file is that and nothing else."""
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TEXT_CHUNK_BYTES = 64 << 20
@@ -68,12 +73,12 @@ _LOOKS_LIKE: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1aE\xdf\xa3", "a Matroska video"),
     (0, b"OggS", "an Ogg file"),
     (0, b"ID3", "an MP3 file"),
-    (0, b"\xff\x0a", "a JPEG XL picture"),
-    (4, b"JXL ", "a JPEG XL picture"),
-    (4, b"ftyphei", "an HEIC picture"),
-    (4, b"ftyphev", "an HEIC picture"),
-    (4, b"ftypmif1", "an HEIF picture"),
-    (4, b"ftypcrx", "a Canon raw picture"),
+    (0, b"\xff\x0a", "a damaged JPEG XL picture"),
+    (4, b"JXL ", "a damaged JPEG XL picture"),
+    (4, b"ftyphei", "a damaged HEIC picture"),
+    (4, b"ftyphev", "a damaged HEIC picture"),
+    (4, b"ftypmif1", "a damaged HEIF picture"),
+    (4, b"ftypmsf1", "a damaged HEIF picture"),
     (4, b"ftyp", "a video"),
     (8, b"AVI ", "a video"),
     (8, b"WAVE", "a sound"),
@@ -179,18 +184,48 @@ def _os_reason(error: OSError) -> str:
 
 def _decode(data: bytes, preprocess: Preprocess | None, limits: Limits) -> tuple[Metadata, Pixels | None]:
     try:
-        readable = io.BytesIO(metadata_first(data))
-        with _careful_pillow(), Image.open(readable, formats=FORMATS) as image:
-            _check_pixels(image, limits)
-            metadata = read_metadata(data, image)
-            pixels = None if preprocess is None else to_pixels(image, preprocess, metadata.orientation)
-            return metadata, pixels
+        with _careful_pillow():
+            if (kind := raw_format(data)) is not None:
+                return _develop(data, kind, preprocess, limits)
+            readable = io.BytesIO(metadata_first(data))
+            with Image.open(readable, formats=_formats_for(data, limits)) as image:
+                _check_pixels(image.size, limits)
+                metadata = read_metadata(data, image)
+                pixels = None if preprocess is None else to_pixels(image, preprocess, metadata.orientation)
+                return metadata, pixels
     except MemoryError as error:
         raise PictureError(_out_of_memory(limits)) from error
     except UnidentifiedImageError as error:
         raise PictureError(_not_a_picture(data)) from error
     except _PILLOW_ERRORS as error:
         raise PictureError(_damage(error)) from error
+
+
+def _formats_for(data: bytes, limits: Limits) -> tuple[str, ...]:
+    """What Pillow may take this file for, with the package loaded that reads it.
+
+    :raises PictureError: that is not installed.
+    """
+    reader = HEIF if is_heif(data) else JXL if is_jxl(data) else None
+    if reader is None:
+        return FORMATS
+    if reader is JXL and (size := jxl_size(data)) is not None:
+        _check_pixels(size, limits)
+    loaded(reader)
+    return (PLUGIN_FORMATS[reader],)
+
+
+def _develop(
+    data: bytes, kind: str, preprocess: Preprocess | None, limits: Limits
+) -> tuple[Metadata, Pixels | None]:
+    with opened_raw(data) as negative:
+        _check_pixels(negative.size, limits)
+        if negative.preview is not None:
+            _check_pixels(negative.preview.size, limits)
+        metadata = read_raw_metadata(data, kind, negative)
+        if preprocess is None:
+            return metadata, None
+        return metadata, to_pixels(negative.image_for(preprocess), preprocess, negative.orientation)
 
 
 @contextmanager
@@ -209,8 +244,8 @@ def _careful_pillow() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = pixels, text
 
 
-def _check_pixels(image: Image.Image, limits: Limits) -> None:
-    width, height = image.size
+def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
+    width, height = size
     if width * height > limits.max_pixels:
         raise PictureError(
             f"It has {width} × {height} pixels ({width * height / 1e6:,.0f} million); "

@@ -71,6 +71,9 @@ _GPS_TAGS = {
 _ISO_UNKNOWN: Final = 65535
 """PhotographicSensitivity is a short; greater values stand in tags of their own (Exif 2.32, 4.6.6)."""
 
+_MAGIC: Final = frozenset({42, 0x4F52, 0x5352, 0x55})
+"""TIFF's number, and what the raw formats of Olympus and Panasonic have in its place."""
+
 _NO_CAPTION = re.compile(
     r"(?:[\w ]+ )?digital camera|exif[ _]jpeg(?:_picture)?|jpeg|samsung|sony dsc|untitled|dav|sdr",
     re.IGNORECASE,
@@ -213,7 +216,7 @@ def _header(block: bytes) -> tuple[str, int | None]:
     if order not in ("II", "MM") or len(block) < 8:
         return "M", None
     magic, first = struct.unpack_from("<HI" if order == "II" else ">HI", block, 2)
-    return order[0], first if magic == 42 else None
+    return order[0], first if magic in _MAGIC else None
 
 
 def _directory(header: ExifHeader, offset: int, names: dict[int, str]) -> dict[str, Any]:

@@ -10,6 +10,11 @@ PICTURE_SUFFIXES: frozenset[str] = frozenset(
         *(".png", ".gif", ".webp", ".avif", ".jp2", ".j2k"),
         *(".tif", ".tiff", ".bmp", ".dib"),
         *(".pbm", ".pgm", ".ppm", ".pnm"),
+        *(".heic", ".heif", ".hif", ".jxl"),
+        # Camera RAW, by who makes the camera: Canon, Nikon, Sony, Fujifilm, Olympus, Panasonic and Leica, …
+        *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf"),
+        *(".raf", ".orf", ".rw2", ".rwl", ".pef", ".srw", ".erf", ".mrw", ".x3f"),
+        *(".3fr", ".fff", ".iiq", ".mos", ".mef", ".dcr", ".kdc"),
     }
 )
 """Suffixes, in lower case and with their dot, of the files that are worth opening."""

@@ -43,6 +43,7 @@ from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
 from imagedbd.names import Names
 from imagedbd.pausing import Pause
+from imagedbd.readers import waits_for
 from imagedbd.reconcile import reconcile
 from imagedbd.relocation import Relocation
 from imagedbd.roots import RootGuard
@@ -240,11 +241,20 @@ class Library:
             self._first_load = self._embedder.load()
             self._indexer.wait_for_model(self._first_load)
         self._log_what_is_odd()
+        self._retry_what_can_be_read_now()
         self._watcher.start()
         self._scanner.start()
         self._indexer.start()
         self._switcher.resume()
         self._scrubber.start()
+
+    def _retry_what_can_be_read_now(self) -> None:
+        """Files whose package was missing when they were read become pending; the first scan finds them."""
+        waiting = ((entry.path, waits_for(entry.reason)) for entry in self._ledger.failures())
+        readable = [path for path, reader in waiting if reader is not None and reader.is_installed()]
+        if readable:
+            self._ledger.retry(readable)
+            log.info("%d files can be read now that their package is installed", len(readable))
 
     def _log_what_is_odd(self) -> None:
         """What a user should know who looks at the terminal only."""

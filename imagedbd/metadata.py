@@ -15,13 +15,18 @@ from __future__ import annotations
 
 import calendar
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from PIL.ImageFile import ImageFile
+
+from imagedbd.containers import jxl_xmp
 from imagedbd.datatypes import Metadata
 from imagedbd.exif import read_exif
 from imagedbd.file_text import read_file_text
 from imagedbd.iptc import read_iptc
-from imagedbd.pixels import shown_size
+from imagedbd.pixels import shown_size, size_upright
+from imagedbd.raw import raw_xmp
 from imagedbd.tag_values import Place, joined, keywords, text
 from imagedbd.text import searchable
 from imagedbd.xmp import read_xmp
@@ -29,7 +34,8 @@ from imagedbd.xmp import read_xmp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from PIL.ImageFile import ImageFile
+    from imagedbd.exif import ExifMetadata
+    from imagedbd.raw import Negative
 
 _FORMAT_NAMES = {"MPO": "JPEG", "DIB": "BMP"}
 
@@ -53,24 +59,49 @@ def read_metadata(data: bytes, image: ImageFile) -> Metadata:
     :param data: the whole file.
     :param image: the same, opened by Pillow and not yet decoded (that would turn a TIFF upright).
     """
-    exif = read_exif(_exif_block(data, image))
-    xmp = read_xmp(_xmp_packet(image))
-    iptc = read_iptc(image)
-    file_text = read_file_text(image)
-    facts = _first_of((exif.surely, xmp, iptc, file_text, exif.perhaps), _FACTS)
-    words = _first_of((xmp, iptc, exif.surely, file_text), _WORDS)
-    lat, lon = _first_place((exif.surely, xmp))
-    width, height = shown_size(image, facts["orientation"])
+    said = _combined(
+        [read_exif(_exif_block(data, image))],
+        read_xmp(_xmp_packet(data, image)),
+        read_iptc(image),
+        read_file_text(image),
+    )
+    width, height = shown_size(image, said.orientation)
+    orientation = image.info.get("original_orientation") or said.orientation
+    return replace(said, format=_format(image), width=width, height=height, orientation=orientation)
+
+
+def read_raw_metadata(data: bytes, kind: str, negative: Negative) -> Metadata:
+    """As :func:`read_metadata`, of camera RAW: what the file says, and then what its preview does.
+
+    :param kind: see :func:`imagedbd.raw.raw_format`.
+    """
+    preview = negative.preview
+    opened = preview if isinstance(preview, ImageFile) else None
+    packet = raw_xmp(data) or (_xmp_packet(b"", opened) if opened else None)
+    said = _combined(
+        [read_exif(data), read_exif(_exif_block(b"", opened) if opened else b"")],
+        read_xmp(packet),
+        read_iptc(opened) if opened else Metadata(),
+        Metadata(),
+    )
+    width, height = size_upright(negative.size, negative.orientation)
+    return replace(said, format=kind, width=width, height=height, orientation=negative.orientation)
+
+
+def _combined(exifs: Sequence[ExifMetadata], xmp: Metadata, iptc: Metadata, file_text: Metadata) -> Metadata:
+    """One record without format and size, of what the sources say, the first of the Exif blocks first."""
+    surely = [exif.surely for exif in exifs]
+    perhaps = [exif.perhaps for exif in exifs]
+    facts = _first_of((*surely, xmp, iptc, file_text, *perhaps), _FACTS)
+    words = _first_of((xmp, iptc, *surely, file_text), _WORDS)
+    lat, lon = _first_place((*surely, xmp))
     return Metadata(
-        format=_format(image),
-        width=width,
-        height=height,
         **facts,
         **words,
         lat=lat,
         lon=lon,
-        keywords=keywords(word for source in (xmp, iptc, exif.surely) for word in source.keywords),
-        comment=text(joined((source.comment for source in (exif.surely, xmp, file_text)), "\n")),
+        keywords=keywords(word for source in (xmp, iptc, *surely) for word in source.keywords),
+        comment=text(joined((source.comment for source in (*surely, xmp, file_text)), "\n")),
     )
 
 
@@ -143,7 +174,9 @@ def _raw_profile(profile: object) -> bytes:
         return b""
 
 
-def _xmp_packet(image: ImageFile) -> bytes | str | None:
+def _xmp_packet(data: bytes, image: ImageFile) -> bytes | str | None:
+    if image.format == "JXL":
+        return jxl_xmp(data)
     for name in ("xmp", "XML:com.adobe.xmp"):
         packet = image.info.get(name)
         if isinstance(packet, (bytes, str)):

@@ -42,6 +42,7 @@ _UPRIGHT: dict[int, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 """Exif 2.32, tag Orientation (0x0112): the stored value, and what turns such a picture upright."""
+_TURNED_BY_READER = frozenset({"TIFF", "HEIF", "JXL"})
 _RIGHT_ANGLES = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
@@ -52,6 +53,11 @@ def shown_size(image: Image.Image, orientation: int | None) -> Size:
     :param orientation: the Exif orientation, 1 to 8; ``None`` means upright.
     """
     return _swapped(image.size, _turn_left_to_us(image, orientation))
+
+
+def size_upright(size: Size, orientation: int) -> Size:
+    """The size, as shown, of what is stored in this size and with this Exif orientation."""
+    return _swapped(size, _UPRIGHT.get(orientation))
 
 
 def to_pixels(image: Image.Image, preprocess: Preprocess, orientation: int | None = None) -> Pixels:
@@ -81,8 +87,13 @@ def _reduce_while_decoding(image: Image.Image, resized: Size) -> None:
 
 
 def _turn_left_to_us(image: Image.Image, orientation: int | None) -> Image.Transpose | None:
-    """TIFF files have the size as shown from the start, and Pillow turns them itself as it decodes them."""
-    return None if image.format == "TIFF" else _UPRIGHT.get(orientation or 1)
+    """TIFF files have the size as shown from the start, and Pillow turns them itself as it decodes them.
+
+    So do the readers of HEIF and JPEG XL, whose standards have a rotation of their own and let Exif's say
+    nothing; but a JPEG that was packed into JPEG XL comes out as the JPEG it was.
+    """
+    is_upright = image.format in _TURNED_BY_READER and not getattr(image, "jpeg", False)
+    return None if is_upright else _UPRIGHT.get(orientation or 1)
 
 
 def _swapped(size: Size, turn: Image.Transpose | None) -> Size:

@@ -23,6 +23,7 @@ from imagedbd.errors import (
     StoreUnreadableError,
 )
 from imagedbd.generations import generations_of, noted_damage
+from imagedbd.readers import READERS
 from imagedbd.service import UserManager, remedy
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from imagedbd.cli.target import Target
     from imagedbd.config import Settings
+    from imagedbd.readers import Reader
     from imagedbd.service import State
 
 REPAIR: Final = "imagedbd repair"
@@ -143,12 +145,20 @@ def _formats() -> Iterator[Finding]:
     absent = [name for name, has in there.items() if not has]
     readable = ", ".join(name for name, has in there.items() if has)
     if not absent:
-        yield Finding("formats", "ok", f"Pillow reads {readable}, GIF, BMP and PNM.")
-        return
-    yield Finding(
-        "formats", "note", f"This build of Pillow reads {readable}, but not {', '.join(absent)}.",
-        "The wheels on PyPI have them all: pip install --force-reinstall --only-binary :all: pillow",
-    )  # fmt: skip
+        yield Finding("formats", "ok", f"{readable}, GIF, BMP and PNM are read by Pillow.")
+    else:
+        yield Finding(
+            "formats", "note", f"This build of Pillow reads {readable}, but not {', '.join(absent)}.",
+            "The wheels on PyPI have them all: pip install --force-reinstall --only-binary :all: pillow",
+        )  # fmt: skip
+    yield from (_reader(reader) for reader in READERS)
+
+
+def _reader(reader: Reader) -> Finding:
+    if not reader.is_installed():
+        return Finding("formats", "note", reader.why_missing, f"{reader.command}, and restart the daemon")
+    version = _version(reader.package) or "of an unknown version"
+    return Finding("formats", "ok", f"{reader.formats} are read by {reader.package} {version}.")
 
 
 def _settings(settings: Settings) -> Finding:

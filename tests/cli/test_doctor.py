@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
 from systemctl import DEAD, FAILED, RUNNING, pretend_systemd
@@ -54,6 +55,18 @@ def test_all_is_well(healthy, imagedb, monkeypatch):
         "folders",
     } <= set(_findings(ran))
     assert imagedb("doctor").words == "All is well.\n"
+
+
+def test_each_format_is_listed_with_the_package_that_reads_it(healthy, imagedb, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rawpy", None)
+    formats = [f for f in json.loads(imagedb("doctor", "--json").data) if f["check"] == "formats"]
+    said = " ".join(finding["finding"] for finding in formats)
+    assert "JPEG 2000, GIF, BMP and PNM are read by Pillow." in said
+    assert "HEIC and HEIF pictures are read by pillow-heif 1." in said
+    assert "JPEG XL pictures are read by pillow-jxl-plugin 1." in said
+    (missing,) = [finding for finding in formats if finding["level"] == "note"]
+    assert missing["finding"] == "Camera RAW pictures are read by rawpy, which is not installed."
+    assert "-m pip install 'imagedbd[raw]'" in missing["fix"]
 
 
 def test_each_problem_comes_with_its_fix(healthy, imagedb, tmp_path):

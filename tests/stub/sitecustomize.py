@@ -6,6 +6,8 @@ and a process kills itself where :mod:`killpoint` has it do so.
 
 With ``IMAGEDBD_STUB_FREEZES`` set, SIGUSR2 freezes the thread that receives signals, which in a daemon is the
 one of its control loop.
+
+``IMAGEDBD_STUB_HIDES`` names modules, with commas between, that are as good as not installed.
 """
 
 from __future__ import annotations
@@ -66,3 +68,4 @@ def freeze(*_: object) -> None:
 if os.environ.get("IMAGEDBD_STUB_FREEZES"):
     signal.signal(signal.SIGUSR2, freeze)
 sys.meta_path.insert(0, _StubFinder)  # type: ignore[arg-type]
+sys.modules.update(dict.fromkeys(filter(None, os.environ.get("IMAGEDBD_STUB_HIDES", "").split(","))))  # type: ignore[arg-type]

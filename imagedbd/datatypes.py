@@ -387,7 +387,10 @@ class Store(Protocol):
 class Preprocess:
     """OpenCLIP's preprocessing, as plain values: what a decoder needs without loading the model.
 
-    ``mean`` and ``std`` are applied by the embedder; a decoder resizes and crops only.
+    ``mean`` and ``std`` are applied by the embedder; a decoder makes colours sRGB, resizes and crops only.
+
+    :param to_srgb: whether colour profiles are applied. They are, but for stores from before that was done:
+        those stay as they were begun, so that no two ways of seeing mix in one of them.
     """
 
     width: int
@@ -397,6 +400,7 @@ class Preprocess:
     fill_color: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    to_srgb: bool = field(default=True, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,7 +420,8 @@ class ModelInfo:
     @property
     def key(self) -> str:
         """What vectors are looked up by: equal keys mean that they may be compared."""
-        return f"{self.weights_hash}:{self.preprocess!r}"
+        colours = ":sRGB" if self.preprocess.to_srgb else ""
+        return f"{self.weights_hash}:{self.preprocess!r}{colours}"
 
 
 class ModelState(enum.StrEnum):

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Final
 
@@ -326,8 +326,17 @@ class EmbedderProcess:
             return None
 
     def _checked(self, reply: Ready) -> Ready | Refused:
-        if self._expected is None or self._expected.key == reply.info.key:
+        expected = self._expected
+        if expected is None or expected.key == reply.info.key:
             return reply
+        # What a decoder does to colours is no business of the model's: a store from before profiles were
+        # applied goes on without, until `imagedb reset` builds another one.
+        as_expected = replace(reply.info.preprocess, to_srgb=expected.preprocess.to_srgb)
+        if replace(reply.info, preprocess=as_expected).key == expected.key:
+            log.info(
+                "this index was begun without colour profiles and stays so; `imagedb reset` begins another"
+            )
+            return replace(reply, info=expected)
         return Refused(
             f"The weights or preprocessing of {self._spec} are not those that the stored vectors were made "
             f"with. Put the old weights back, or `imagedb model use {self._spec}` to embed all pictures anew."

@@ -6,8 +6,8 @@ give the same bytes. Its rounding is kept as it stands there, banker's rounding 
 
 One thing differs on purpose: OpenCLIP converts to RGB last and clips or drops what RGB cannot hold. Here the
 picture is first made what a person sees (upright, on white where it is transparent, 16-bit tones scaled
-rather than clipped), and palettes are resolved before filtering. For opaque 8-bit RGB and greyscale pictures
-the two orders give equal bytes.
+rather than clipped), palettes are resolved before filtering, and colours are made sRGB. For opaque 8-bit RGB
+and greyscale pictures without a profile the two orders give equal bytes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from imagedbd.colours import conversion
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from imagedbd.colours import ToSrgb
     from imagedbd.datatypes import Pixels, Preprocess
 
 Size = tuple[int, int]
@@ -76,8 +79,9 @@ def to_pixels(image: Image.Image, preprocess: Preprocess, orientation: int | Non
     resized = _resized_size(_swapped(image.size, turn), preprocess)
     _reduce_while_decoding(image, _swapped(resized, turn))
     image.load()
-    rgb = _to_rgb(image if turn is None else image.transpose(turn))
-    return np.array(_resize_and_crop(rgb, resized, preprocess))
+    convert = conversion(image.info.get("icc_profile")) if preprocess.to_srgb else None
+    rgb, left_to_convert = _to_rgb(image if turn is None else image.transpose(turn), convert)
+    return np.array(_resize_and_crop(rgb, resized, preprocess, left_to_convert))
 
 
 def _reduce_while_decoding(image: Image.Image, resized: Size) -> None:
@@ -104,7 +108,23 @@ def _swapped(size: Size, turn: Image.Transpose | None) -> Size:
 # What a person sees, as 8-bit RGB.
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, convert: ToSrgb | None) -> tuple[Image.Image, ToSrgb | None]:
+    """As 8-bit RGB; and what turns its colours into sRGB, if that may wait until there are fewer pixels.
+
+    A profile that is for other numbers than the picture has says nothing of it.
+    """
+    if convert is not None and convert.mode == "CMYK":
+        return (convert(image) if image.mode == "CMYK" else _as_stored(image)), None
+    if convert is not None and (convert.mode == "L") != _is_grey(image):
+        convert = None
+    return _as_stored(image), None if image.mode == "CMYK" else convert
+
+
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in _DEEP_MODES or image.mode in {"1", "L", "LA", "La"}
+
+
+def _as_stored(image: Image.Image) -> Image.Image:
     if image.mode in _DEEP_MODES:
         return _scaled_to_8_bit(image).convert("RGB")
     if image.has_transparency_data:
@@ -190,13 +210,19 @@ def _resample(preprocess: Preprocess) -> Image.Resampling:
     return Image.Resampling.BICUBIC
 
 
-def _resize_and_crop(image: Image.Image, resized: Size, preprocess: Preprocess) -> Image.Image:
+def _resize_and_crop(
+    image: Image.Image, resized: Size, preprocess: Preprocess, convert: ToSrgb | None
+) -> Image.Image:
+    """:param convert: what turns colours into sRGB; the few pixels that are left cost nothing."""
     target = (preprocess.width, preprocess.height)
     resample = _resample(preprocess)
     if max(resized) > _EXTREME_ASPECT * max(target):
-        return _resize_centre_only(image, resized, target, resample)
+        made = _resize_centre_only(image, resized, target, resample)
+        return made if convert is None else convert(made)
+    made = image.resize(resized, resample)
+    # What is padded has no colour of the picture's.
     fill = preprocess.fill_color if preprocess.resize_mode == "longest" else 0
-    return _centre_crop_or_pad(image.resize(resized, resample), target, fill)
+    return _centre_crop_or_pad(made if convert is None else convert(made), target, fill)
 
 
 def _resize_centre_only(

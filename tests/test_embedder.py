@@ -419,3 +419,19 @@ def test_the_daemons_half_loads_no_torch() -> None:
     assert "imagedbd.embedder" in sys.modules
     program = "import sys, imagedbd.daemon; assert not {'torch', 'open_clip'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_an_index_from_before_colour_profiles_goes_on_without_them(stub_model: str) -> None:
+    first = EmbedderProcess(stub_model, device="cpu")
+    first.load().result(120)
+    info = first.info
+    first.close()
+    assert info is not None
+    assert info.preprocess.to_srgb
+    former = replace(info, preprocess=replace(info.preprocess, to_srgb=False))
+    second = EmbedderProcess(stub_model, device="cpu", expected=former)
+    try:
+        second.load().result(120)
+        assert second.info == former
+    finally:
+        second.close()

@@ -29,7 +29,9 @@ FIXTURE = Path(__file__).parent / "fixtures" / "lance-schema-1.tar.xz"
 """Written by commit 8c77c42: ten rows, one patched and one deleted after a compaction."""
 
 DIMENSION = 16
-MODEL = ModelInfo("tiny/demo", "abc", DIMENSION, Preprocess(8, 8, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)))
+# Their pictures were seen without colour profiles.
+PREPROCESS = Preprocess(8, 8, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0), to_srgb=False)
+MODEL = ModelInfo("tiny/demo", "abc", DIMENSION, PREPROCESS)
 
 NAMES = [
     "plain.jpg",

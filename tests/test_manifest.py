@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -113,3 +114,12 @@ def test_file_and_folder_are_flushed_and_the_file_before_it_is_renamed(folder, m
     monkeypatch.setattr(os, "replace", rename)
     write_manifest(folder, Manifest("lance"))
     assert steps == [f"{FILE_NAME}.tmp", "rename", os.path.basename(folder)]
+
+
+def test_a_manifest_from_before_colour_profiles_says_that_they_were_not_applied(folder):
+    content = asdict(Manifest("lance", schema=1, model=MODEL))
+    assert content["model"]["preprocess"].pop("to_srgb") is True
+    put(folder, json.dumps(content).encode())
+    found = read_manifest(folder)
+    assert found.model == replace(MODEL, preprocess=replace(MODEL.preprocess, to_srgb=False))
+    assert f"{found.model.key}:sRGB" == MODEL.key

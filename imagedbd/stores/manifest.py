@@ -181,12 +181,20 @@ def _preprocess(content: dict[str, Any]) -> Preprocess:
         fill_color=_integer(content["fill_color"]),
         mean=tuple(float(value) for value in content["mean"]),
         std=tuple(float(value) for value in content["std"]),
+        # A manifest that does not know of this is of a store whose pictures were seen without it.
+        to_srgb=_flag(content.get("to_srgb", False)),
     )
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
     return value
 
 

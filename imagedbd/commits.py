@@ -339,7 +339,15 @@ def _add(item: Finished, row: _Row, plan: _Plan) -> None:
     plan.taken.add(row.id)
     state = PictureState.WAITING if item.lacks_vector else PictureState.INDEXED
     plan.entries.append(
-        LedgerEntry(record.path, record.signature, state, row.id, record.content_hash, item.attempts)
+        LedgerEntry(
+            record.path,
+            record.signature,
+            state,
+            row.id,
+            record.content_hash,
+            item.attempts,
+            sidecar=decoded.sidecar,
+        )
     )
 
 

@@ -481,12 +481,14 @@ class Decoded:
     """What one reading of a file gave.
 
     :param pixels: ``None`` where the content was known already, or no model's preprocessing is.
+    :param sidecar: the mark of the sidecars that were read with it; see :mod:`imagedbd.sidecars`.
     """
 
     signature: Signature
     content_hash: str
     metadata: Metadata
     pixels: Pixels | None = None
+    sidecar: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -536,6 +538,7 @@ class LedgerEntry:
     """One path that was seen.
 
     :param id: the picture's id in the store, where it is there.
+    :param sidecar: the mark of the sidecars whose words the store has; see :mod:`imagedbd.sidecars`.
     """
 
     path: str
@@ -545,6 +548,7 @@ class LedgerEntry:
     content_hash: str | None = None
     attempts: int = 0
     reason: str | None = None
+    sidecar: str | None = None
 
 
 class RootState(enum.StrEnum):

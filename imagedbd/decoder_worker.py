@@ -22,16 +22,18 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from imagedbd.containers import is_heif, is_jxl, jxl_size
 from imagedbd.datatypes import Decoded, Metadata, Signature
 from imagedbd.errors import PictureChangedError, PictureError, PictureMissingError
-from imagedbd.metadata import read_metadata, read_raw_metadata
+from imagedbd.metadata import read_metadata, read_raw_metadata, with_sidecars
 from imagedbd.pixels import to_pixels
 from imagedbd.png_chunks import metadata_first
 from imagedbd.raw import opened_raw, raw_format
 from imagedbd.readers import HEIF, JXL, loaded
+from imagedbd.sidecars import UNSURE, mark_of, read_sidecars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imagedbd.datatypes import Limits, Pixels, Preprocess
+    from imagedbd.sidecars import Sidecars
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF")
 """What Pillow may take a file for; MPO is opened as JPEG. No EPS: that would start Ghostscript."""
@@ -96,14 +98,16 @@ def decode_file(path: str, known: frozenset[str], preprocess: Preprocess | None,
     :raises PictureError: it cannot be read, or is no picture that can be indexed.
     """
     data, signature = _read_file(path, limits)
+    sidecars = _read_sidecars(path)
     content_hash = blake3(data).hexdigest()
     wanted = None if content_hash in known else preprocess
     try:
         metadata, pixels = _decode(data, wanted, limits)
     finally:
         # Also before a failure is reported: a file that is still being written looks damaged
-        _check_unchanged(path, signature)
-    return Decoded(signature, content_hash, metadata, pixels)
+        _check_unchanged(path, signature, sidecars)
+    metadata = with_sidecars(metadata, sidecars.packets)
+    return Decoded(signature, content_hash, metadata, pixels, sidecars.mark)
 
 
 def decode_bytes(
@@ -166,13 +170,23 @@ def _check_size(size: int, limits: Limits) -> None:
         )
 
 
-def _check_unchanged(path: str, signature: Signature) -> None:
+def _read_sidecars(path: str) -> Sidecars:
     try:
-        now = Signature.of(os.lstat(path))
+        return read_sidecars(path)
+    except OSError as error:
+        # Its folder was closed a moment ago.
+        raise PictureMissingError(_os_reason(error)) from error
+
+
+def _check_unchanged(path: str, signature: Signature, sidecars: Sidecars) -> None:
+    try:
+        now, mark = Signature.of(os.lstat(path)), mark_of(path)
     except OSError as error:
         raise PictureMissingError(_os_reason(error)) from error
     if now != signature:
         raise PictureChangedError("It changed while it was being read.")
+    if sidecars.mark not in (mark, UNSURE):
+        raise PictureChangedError("Its sidecar changed while it was being read.")
 
 
 def _os_reason(error: OSError) -> str:

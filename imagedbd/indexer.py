@@ -43,6 +43,7 @@ from imagedbd.errors import (
     StoreError,
 )
 from imagedbd.pulse import Pulse
+from imagedbd.sidecars import UNSURE, is_sidecar, mark_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -419,9 +420,13 @@ class Indexer:
 
     def _look_at(self, change: FileChange) -> _Job | None:
         """What is to be done about a path, by what ``lstat`` says of it now."""
+        if is_sidecar(change.path):
+            self._look_at_pictures_of(change)
+            return None
         entry = self._ledger.get(change.path)
         try:
             stat = _lstat(change.path)
+            is_as_read = stat is not None and entry is not None and _has_its_sidecars(entry)
         except OSError as error:
             # Not being allowed to look proves nothing: what is known of it stays.
             log.warning(
@@ -440,12 +445,21 @@ class Indexer:
                 self._line.gone.append((time.monotonic(), change))
             return None
         signature = Signature.of(stat)
-        if entry and entry.signature == signature and self._is_settled(entry):
+        if entry and entry.signature == signature and is_as_read and self._is_settled(entry):
             self._queue.done(change)
             return None
         if entry is not None and stat.st_nlink > 1:
             self._look_at_other_names(entry)
         return _Job(change, signature, self._generation, _tries_so_far(entry, signature))
+
+    def _look_at_pictures_of(self, sidecar: FileChange) -> None:
+        """A sidecar came, went or changed: its pictures say something else of themselves now.
+
+        One that the ledger does not know yet will be read with its sidecars anyhow.
+        """
+        for entry in self._ledger.of_sidecar(sidecar.path):
+            self._queue.put(entry.path, settled=entry.path not in self._queue)
+        self._queue.done(sidecar)
 
     def _is_eligible(self, path: str, stat: os.stat_result) -> bool:
         folder = os.path.dirname(path)
@@ -544,6 +558,8 @@ class Indexer:
             self._queue.again(job.change)
             self._pause(error)
         else:
+            if decoded.sidecar == UNSURE:
+                self._queue.put(job.change.path)
             self._sort(job, replace(decoded, signature=self._sure_signature(job, decoded.signature)))
         return False
 
@@ -783,6 +799,18 @@ def _tries_so_far(entry: LedgerEntry | None, signature: Signature) -> int:
     if entry is None or entry.state is not PictureState.PENDING or entry.signature != signature:
         return 0
     return entry.attempts
+
+
+def _has_its_sidecars(entry: LedgerEntry) -> bool:
+    """Whether what is in the index was read with the sidecars that are there now.
+
+    What failed is not read again for a sidecar's sake.
+
+    :raises OSError: that cannot be told.
+    """
+    if entry.state not in {PictureState.INDEXED, PictureState.WAITING}:
+        return True
+    return entry.sidecar == mark_of(entry.path)
 
 
 def _lstat(path: str) -> os.stat_result | None:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from imagedbd.datatypes import LedgerEntry, PictureState, Signature
 from imagedbd.errors import StoreError, StoreUnreadableError
+from imagedbd.sidecars import belongs_to, owners_stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _PAGE = 1000
 """Rows that are fetched at once; no read transaction outlives one page."""
@@ -44,7 +45,8 @@ CREATE TABLE files (
     content_hash TEXT,
     attempts INTEGER NOT NULL,
     reason TEXT,
-    updated_at REAL NOT NULL
+    updated_at REAL NOT NULL,
+    sidecar TEXT
 );
 CREATE INDEX files_folder ON files (folder);
 CREATE INDEX files_size ON files (size);
@@ -92,15 +94,21 @@ CREATE TABLE places (
 ) WITHOUT ROWID;
 """
 
-_ENTRY_COLUMNS = "path, device, inode, size, mtime_ns, ctime_ns, state, id, content_hash, attempts, reason"
+# What a ledger of each older format lacks. A picture with a sidecar is then read again, and not embedded.
+_MIGRATIONS = {1: "ALTER TABLE files ADD COLUMN sidecar TEXT;"}
+
+_ENTRY_COLUMNS = (
+    "path, device, inode, size, mtime_ns, ctime_ns, state, id, content_hash, attempts, reason, sidecar"
+)
 
 _PUT = f"""
-INSERT INTO files (folder, {_ENTRY_COLUMNS}, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO files (folder, {_ENTRY_COLUMNS}, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (path) DO UPDATE SET
     device = excluded.device, inode = excluded.inode, size = excluded.size,
     mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,
     state = excluded.state, id = excluded.id, content_hash = excluded.content_hash,
-    attempts = excluded.attempts, reason = excluded.reason, updated_at = excluded.updated_at
+    attempts = excluded.attempts, reason = excluded.reason, sidecar = excluded.sidecar,
+    updated_at = excluded.updated_at
 """  # noqa: S608 - column names of our own
 
 # A hash that stays with a pending row says: the store still holds this content, with its vector. That is
@@ -224,6 +232,7 @@ class Ledger:
                 entry.content_hash,
                 entry.attempts,
                 entry.reason,
+                entry.sidecar,
                 now,
             )
             for entry in entries
@@ -363,6 +372,15 @@ class Ledger:
         found = {PictureState(state): total for state, total in self._read(sql, values)}
         return {state: found.get(state, 0) for state in PictureState}
 
+    def of_sidecar(self, path: str) -> list[LedgerEntry]:
+        """The entries of the pictures that a sidecar of this path belongs to, or would."""
+        stem = owners_stem(path)
+        base = os.fsencode(stem)
+        sql = f"SELECT {_ENTRY_COLUMNS} FROM files WHERE path = ? OR (path > ? AND path < ?) ORDER BY path"  # noqa: S608 - column names of our own
+        # A slash is what follows a dot: so begin all names that have a suffix behind this one.
+        entries = map(_entry, self._read(sql, [base, base + b".", base + b"/"]))
+        return [entry for entry in entries if belongs_to(stem, entry.path)]
+
     def holds_any(self, folder: str) -> bool:
         """Whether any known file lies in this folder or below."""
         sql = "SELECT 1 FROM files WHERE path > ? AND path < ? LIMIT 1"
@@ -462,6 +480,12 @@ class Ledger:
         (version,) = self._writer.execute("PRAGMA user_version").fetchone()
         if version == SCHEMA_VERSION:
             return
+        if version in _MIGRATIONS:
+            migration = (
+                f"BEGIN IMMEDIATE; {_MIGRATIONS[version]} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            )
+            self._writer.executescript(migration)
+            return
         if version != 0 or self._writer.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
             raise StoreUnreadableError(
                 f"The ledger {self.file} has format {version}; this imagedbd reads format {SCHEMA_VERSION}.",
@@ -510,7 +534,7 @@ class Ledger:
 
 
 def _entry(row: tuple[Any, ...]) -> LedgerEntry:
-    path, device, inode, size, mtime_ns, ctime_ns, state, id_, content_hash, attempts, reason = row
+    path, device, inode, size, mtime_ns, ctime_ns, state, id_, content_hash, attempts, reason, sidecar = row
     return LedgerEntry(
         os.fsdecode(path),
         Signature(int(device), int(inode), size, int(mtime_ns), int(ctime_ns)),
@@ -519,6 +543,7 @@ def _entry(row: tuple[Any, ...]) -> LedgerEntry:
         content_hash,
         attempts,
         reason,
+        sidecar,
     )
 
 

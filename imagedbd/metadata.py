@@ -4,7 +4,8 @@ Sources and who wins, field by field, the first that says anything:
 
 - facts of the camera (make, model, lens, exposure, place, orientation, date): Exif, XMP, IPTC, file text;
 - words of people (caption, rating): XMP, IPTC, Exif, file text, because cameras write there what nobody said;
-- keywords and comments: all sources together.
+- keywords and comments: all sources together;
+- of sidecars, their words of people go before all of these.
 
 The date is when the picture was taken: Exif DateTimeOriginal, then XMP (exif:DateTimeOriginal,
 photoshop:DateCreated, xmp:CreateDate), IPTC DateCreated, a PNG's "Creation Time", and only then Exif
@@ -86,6 +87,24 @@ def read_raw_metadata(data: bytes, kind: str, negative: Negative) -> Metadata:
     )
     width, height = size_upright(negative.size, negative.orientation)
     return replace(said, format=kind, width=width, height=height, orientation=negative.orientation)
+
+
+def with_sidecars(metadata: Metadata, packets: Sequence[bytes]) -> Metadata:
+    """What a picture says together with the sidecars that lie beside it.
+
+    Those are newer than the picture: their caption and rating go before its own, their keywords are added.
+
+    :param packets: their contents, the one that goes before the others first.
+    """
+    if not packets:
+        return metadata
+    said = [read_xmp(packet) for packet in packets]
+    words = _first_of((*said, metadata), _WORDS)
+    return replace(
+        metadata,
+        **words,
+        keywords=keywords(word for source in (*said, metadata) for word in source.keywords),
+    )
 
 
 def _combined(exifs: Sequence[ExifMetadata], xmp: Metadata, iptc: Metadata, file_text: Metadata) -> Metadata:

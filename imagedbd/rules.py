@@ -17,6 +17,7 @@ from pathspec.patterns.gitignore import GitIgnorePatternError
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from imagedbd.formats import PICTURE_SUFFIXES
+from imagedbd.sidecars import is_sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -113,6 +114,8 @@ class FolderRules:
         if name.startswith("."):
             return _no("is hidden", name)
         suffix = os.path.splitext(name)[1].lower()
+        if is_sidecar(name):
+            return _no("is a sidecar: what it says counts for the pictures of its name", suffix)
         if suffix not in self._rules.suffixes:
             return _no("has no picture's suffix", suffix or None)
         if stat is not None and not (verdict := self._rules.kind_and_size(stat)).ok:
@@ -214,9 +217,9 @@ class Rules:
     def concerns(self, path: str) -> bool:
         """Whether an event at this path may matter: a quick look at the name that opens nothing.
 
-        Never False for a file that :meth:`verdict` accepts or may have accepted before.
+        Never False for a file that :meth:`verdict` accepts or may have accepted before, or for a sidecar.
         """
-        return os.path.splitext(path)[1].lower() in self.suffixes
+        return is_sidecar(path) or os.path.splitext(path)[1].lower() in self.suffixes
 
     def kind_and_size(self, stat: os.stat_result) -> Verdict:
         """What ``lstat`` alone has to say against a file."""

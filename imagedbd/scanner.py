@@ -16,9 +16,10 @@ from imagedbd.errors import ImagedbError
 from imagedbd.mounts import read_mounts
 from imagedbd.roots import RootGuard
 from imagedbd.rules import is_within, outermost
+from imagedbd.sidecars import is_sidecar, mark_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from imagedbd.change_queue import ChangeQueue
     from imagedbd.datatypes import LedgerEntry
@@ -503,12 +504,13 @@ class _Scan:
             return []
         visited.add(folder.path)
         below: list[FolderRules] = []
+        sidecars = frozenset(entry.name for entry in entries if is_sidecar(entry.name))
         for entry in entries:
             try:
                 if entry.is_dir(follow_symlinks=False):
                     below.append(folder.folder(entry.name))
                 elif self._is_indexable(folder, entry):
-                    self._compare(entry, known.pop(entry.path, None))
+                    self._compare(entry, known.pop(entry.path, None), sidecars)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -517,7 +519,7 @@ class _Scan:
         return below
 
     def _is_indexable(self, folder: FolderRules, entry: os.DirEntry[str]) -> bool:
-        if not self.rules.concerns(entry.name):
+        if is_sidecar(entry.name) or not self.rules.concerns(entry.name):
             return False
         verdict = folder.file(entry.name)
         if verdict.ok:
@@ -525,10 +527,11 @@ class _Scan:
         self.skipped += not verdict.ok
         return verdict.ok
 
-    def _compare(self, entry: os.DirEntry[str], known: LedgerEntry | None) -> None:
+    def _compare(self, entry: os.DirEntry[str], known: LedgerEntry | None, sidecars: Collection[str]) -> None:
+        """:param sidecars: the names of those in the folder."""
         self.seen += 1
         signature = Signature.of(entry.stat(follow_symlinks=False))
-        if known is not None and _is_unchanged(known.signature, signature):
+        if known is not None and _is_unchanged(known.signature, signature) and _has_its(sidecars, known):
             unfinished = known.state in {PictureState.PENDING, PictureState.WAITING}
             if not unfinished or entry.path in self.queue:
                 return
@@ -574,6 +577,13 @@ class _Scan:
 def _is_unchanged(known: Signature, now: Signature) -> bool:
     """A device number alone may change with a reboot or a cable; with all else equal it is the same file."""
     return known == replace(now, device=known.device)
+
+
+def _has_its(sidecars: Collection[str], known: LedgerEntry) -> bool:
+    """Whether a picture that is in the index has the sidecars that were read with it; of others, yes."""
+    if known.state not in {PictureState.INDEXED, PictureState.WAITING}:
+        return True
+    return known.sidecar == mark_of(known.path, sidecars)
 
 
 def _touch(place: str, folder: str) -> bool:

@@ -40,6 +40,7 @@ ENTRIES = st.builds(
     content_hash=st.none() | st.text("abc", min_size=1),
     attempts=st.integers(0, 5),
     reason=st.none() | st.text(),
+    sidecar=st.none() | st.text(),
 )
 MANY_EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -338,3 +339,34 @@ class TestTheFile:
         ledger.close()
         with pytest.raises(StoreError):
             ledger.get("/a.jpg")
+
+
+def test_a_ledger_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
+    file = str(tmp_path / "ledger.sqlite3")
+    ledger = Ledger(file)
+    ledger.put([entry("/a.jpg", id="1", content_hash="x")])
+    ledger.close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("ALTER TABLE files DROP COLUMN sidecar")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    for _ in range(2):
+        ledger = Ledger(file)
+        assert ledger.get("/a.jpg") == entry("/a.jpg", id="1", content_hash="x")
+        ledger.put([entry("/b.jpg", sidecar="mark")])
+        assert ledger.get("/b.jpg") == entry("/b.jpg", sidecar="mark")
+        ledger.close()
+
+
+def test_a_sidecar_belongs_to_the_pictures_of_its_name(ledger: Ledger) -> None:
+    ours = ["/p/a.jpg", "/p/a.CR2", "/p/a.CR2.jpg", "/p/odd\udcff.png"]
+    others = ["/p/ab.jpg", "/p/a b.jpg", "/p/A.jpg", "/p/a/a.jpg", "/a.jpg", "/p/a0.jpg", "/p/.a.jpg"]
+    ledger.put([entry(path) for path in (*ours, *others)])
+
+    def of(sidecar: str) -> list[str]:
+        return [found.path for found in ledger.of_sidecar(sidecar)]
+
+    assert of("/p/a.xmp") == ["/p/a.CR2", "/p/a.jpg"]
+    assert of("/p/a.CR2.xmp") == ["/p/a.CR2", "/p/a.CR2.jpg"]
+    assert of("/p/odd\udcff.XMP") == ["/p/odd\udcff.png"]
+    assert of("/p/none.xmp") == []

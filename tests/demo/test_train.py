@@ -46,10 +46,13 @@ def test_rows_of_words_never_seen_are_zero(trained: Path) -> None:
     assert 2 < int(rows.any(dim=1).sum()) < 200
 
 
-def test_the_same_seed_gives_the_same_checkpoint_however_the_pictures_are_drawn(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "chunk", [MINIATURE.pool, pytest.param(MINIATURE.pool // 2, marks=pytest.mark.slow, id="on all cores")]
+)
+def test_the_same_seed_gives_the_same_checkpoint(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(pool, "_CHUNK", MINIATURE.pool // 2)
+    monkeypatch.setattr(pool, "_CHUNK", chunk)
     Trainer(MINIATURE, seed=1).run(tmp_path)
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()

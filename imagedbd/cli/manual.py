@@ -32,7 +32,7 @@ _EXIT_CODES: Final = (
 )
 _VARIABLES: Final = (
     ("IMAGEDBD_CONFIG, IMAGEDBD_DATA_DIR, IMAGEDBD_SOCKET", "Where settings, index and socket are."),
-    ("IMAGEDBD_…", "Any other setting, over what the settings file says; see the README."),
+    ("IMAGEDBD_…", "Any other setting, over what the settings file says; see docs/configuration.md."),
     ("NO_COLOR", "No colours, whatever it is set to."),
     ("IMAGEDBD_DEBUG", "With 1, errors come with their traceback."),
 )

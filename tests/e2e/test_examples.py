@@ -1,4 +1,4 @@
-"""Every command of the README and every example of ``--help``, run as it is written."""
+"""Every command of the README, of docs/ and of every example of ``--help``, run as it is written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ from imagedbd.cli.entry import command_of
 if TYPE_CHECKING:
     from machine import Machine
 
-README = Path(__file__).parents[2] / "README.md"
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 NOT_HERE = {
     r"^python3 -m venv|^\.venv/|pytest": "is about a clone of the repository",
@@ -50,10 +52,11 @@ def _examples(command: Any, most: int | None = None) -> list[str]:
     ]
 
 
-def _readme() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def _written() -> list[str]:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
-    in_text = re.findall(r"`(imagedbd? [a-z][^`…|]*)`", README.read_text(encoding="utf-8"))
+    in_text = re.findall(r"`(imagedbd? [a-z][^`…|]*)`", text)
     # A command's bare name is no example, and neither is what has a place to be filled in.
     asked = [
         code for code in in_text if not re.search(r"\b[A-Z]{3,}\b|\[|\\|^imagedbd?( [a-z-]+){1,2}$", code)
@@ -63,7 +66,7 @@ def _readme() -> list[str]:
 
 def _here(most: int | None = None) -> list[str]:
     programs = (command_of(app) for app in (main.app, daemon_cli.app))
-    lines = dict.fromkeys([*(line for program in programs for line in _examples(program, most)), *_readme()])
+    lines = dict.fromkeys([*(line for program in programs for line in _examples(program, most)), *_written()])
     return [line for line in lines if not any(re.search(pattern, line) for pattern in NOT_HERE)]
 
 
@@ -117,14 +120,36 @@ def run(machine: Machine, line: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)]*)\)", page.read_text(encoding="utf-8")):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in _anchors(target), link
+
+
+def test_no_sentence_is_written_twice() -> None:
+    text = "\n\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    sentences = [" ".join(s.split()) for s in re.split(r"(?<=[.:])\s+|\n\n|\n(?=[-|])", prose)]
+    seen = Counter(s for s in sentences if len(s.split()) > 6)
+    assert not [sentence for sentence, times in seen.items() if times > 1]
+
+
 def test_there_are_examples_to_run() -> None:
     assert len(_here()) > 60
-    assert sum(line.startswith("imagedb search") for line in _readme()) > 5
+    assert sum(line.startswith("imagedb search") for line in _written()) > 5
 
 
 @pytest.mark.parametrize("most", [1, pytest.param(None, marks=[pytest.mark.slow, pytest.mark.timeout(400)])])
 def test_each_runs_as_it_is_written(home: Machine, most: int | None) -> None:
-    """Without the slow ones, those of the README and the first of each command."""
+    """Without the slow ones, those of the pages and the first of each command."""
     wrong = []
     for line in sorted(_here(most), key=_turn):
         if re.search(LAST, line) and home.process is not None:

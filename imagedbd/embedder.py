@@ -391,5 +391,5 @@ def _ways_on(spec: str, *, is_unknown: bool) -> tuple[str, str]:
     if spec.startswith("local-dir:"):
         return f"put an OpenCLIP checkpoint into {spec.removeprefix('local-dir:')}", demo
     if is_unknown:
-        return "one that `imagedb model list` prints: `imagedb model use SPEC`", demo
+        return "`imagedb model use SPEC` with one that `imagedb model list` prints", demo
     return f"`imagedb model pull {spec}`", demo

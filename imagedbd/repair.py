@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from imagedbd.datatypes import PictureState
 from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError
 from imagedbd.generations import (
     Course,
@@ -126,9 +127,24 @@ def _check_stores(settings: Settings) -> list[str]:
         else:
             found = f"{error.reason} {_renew_store(settings, current, kept)}"
     else:
-        found = f"The store {folder} is in order, with {count(rows, 'row')}."
+        found = f"The store {folder} is in order, with {count(rows, 'row')}.{_missing_rows(settings, rows)}"
     # One that answers from now on is told of already.
     return [found, kept.finding] if kept.finding and generations_of(settings).previous else [found]
+
+
+def _missing_rows(settings: Settings, rows: int) -> str:
+    """What to say where the ledger knows more pictures than the store has; the next start compares them.
+
+    :param rows: of the store; of a remote one they may be others', and then too many to tell.
+    """
+    with closing(Ledger(ledger_file(settings))) as ledger:
+        states = ledger.counts()
+    lost = states[PictureState.INDEXED] + states[PictureState.WAITING] - rows
+    if lost <= 0:
+        return ""
+    _have_rows_compared(settings)
+    what = count(lost, "picture that the ledger knows is", "pictures that the ledger knows are")
+    return f" {what} not in it: lost, with the vectors, and embedded anew at the next start."
 
 
 @dataclass(frozen=True, slots=True)

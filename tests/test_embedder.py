@@ -376,14 +376,26 @@ def test_why_a_model_cannot_be_had_is_told(tmp_path: Path) -> None:
         assert reason in told
 
 
-def test_a_model_that_cannot_be_had_is_a_state_with_a_reason(stub_model: str) -> None:
-    embedder = EmbedderProcess(f"{stub_model}/nowhere", device="cpu")
+@pytest.mark.parametrize(
+    ("spec", "reason", "way"),
+    [
+        ("ViT-B-16/laion2b_s34b_b88k", "not on this machine", "model pull ViT-B-16/laion2b_s34b_b88k"),
+        ("ViT-B-61/openai", "Did you mean", "imagedb model list"),
+        ("local-dir:/nowhere", "cannot be loaded", "put an OpenCLIP checkpoint into /nowhere"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_a_state_with_a_reason(
+    spec: str, reason: str, way: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    embedder = EmbedderProcess(spec, device="cpu")
     try:
         with pytest.raises(ModelUnavailableError, match="--model demo"):
             embedder.load().result(120)
         status = embedder.status()
         assert status.state is ModelState.UNAVAILABLE
-        assert "nowhere cannot be loaded" in (status.reason or "")
+        assert reason in (status.reason or "")
+        assert way in status.help[0]
         with pytest.raises(ModelUnavailableError):
             embedder.embed_prompts(["a dog"]).result(1)
     finally:

@@ -11,7 +11,15 @@ from fakes import INFO, vector_of
 from store_rows import MODEL, picture
 
 from imagedbd.config import Settings
-from imagedbd.datatypes import Batch, ImageRecord, Metadata, Signature, StoredPicture
+from imagedbd.datatypes import (
+    Batch,
+    ImageRecord,
+    LedgerEntry,
+    Metadata,
+    PictureState,
+    Signature,
+    StoredPicture,
+)
 from imagedbd.errors import LockHeldError, StoreUnreadableError
 from imagedbd.generations import (
     Generation,
@@ -46,6 +54,17 @@ def test_what_is_in_order_stays(settings: Settings) -> None:
     ledger, store = repair(settings)
     assert "is in order" in ledger
     assert "with 1 row." in store
+
+
+def test_a_store_that_is_gone_is_told_as_lost(settings: Settings) -> None:
+    ledger = Ledger(ledger_file(settings))
+    ledger.put([LedgerEntry("/a", Signature(1, 2, 3, 4, 5), PictureState.INDEXED, "a" * 32, "h")])
+    ledger.close()
+    shutil.rmtree(store_folder(settings))
+    _, store = repair(settings)
+    assert "with 0 rows. 1 picture that the ledger knows is not in it" in store
+    assert "embedded anew at the next start" in store
+    assert Path(running_mark(settings)).exists()
 
 
 def test_a_damaged_ledger_is_set_aside(settings: Settings) -> None:

@@ -329,8 +329,10 @@ def _about_folder(folder: str, roots: Sequence[Mapping[str, Any]]) -> str | None
 
     watched = any(is_within(folder, str(root["path"])) for root in roots)
     holds_roots = any(is_within(str(root["path"]), folder) for root in roots)
+    if any(root.get("state") == "offline" and is_within(folder, str(root["path"])) for root in roots):
+        return None
     if not os.path.isdir(folder):
-        return f"There is no folder {output.home_path(folder)}, and no picture of one is known."
+        return f"There is no folder {output.home_path(folder)}."
     if not watched and not holds_roots:
         return (
             f"{output.home_path(folder)} lies in no folder that is watched: `imagedb root list` shows them."

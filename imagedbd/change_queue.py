@@ -57,6 +57,8 @@ class ChangeQueue:
     :param settle_s: seconds without another ``put`` after which a path is ready.
     :param settle_max_s: seconds after the first ``put`` when it is ready in any case.
     :param clock: seconds, never going back.
+    :param brake: seconds for which nothing is handed out now, whatever :meth:`hold` says; asked as its
+        ``left`` is.
     """
 
     def __init__(
@@ -64,10 +66,12 @@ class ChangeQueue:
         settle_s: float = 1.0,
         settle_max_s: float = 6.0,
         clock: Callable[[], float] = time.monotonic,
+        brake: Callable[[], float] = _no_hold,
     ) -> None:
         self._settle_s = settle_s
         self._settle_max_s = settle_max_s
         self._clock = clock
+        self._brake = brake
         lock = threading.Lock()
         self._takers = threading.Condition(lock)
         self._waiters = threading.Condition(lock)
@@ -123,7 +127,7 @@ class ChangeQueue:
             deadline = None if timeout is None else now + timeout
             while not self._closed:
                 self._settle(now)
-                if self._ready and self._hold_left() <= 0:
+                if self._ready and self._held_for() <= 0:
                     return self._hand_out(limit)
                 if self._nudged or (deadline is not None and now >= deadline):
                     self._nudged = False
@@ -268,6 +272,9 @@ class ChangeQueue:
             else:
                 self._set_alarm(path, change)
 
+    def _held_for(self) -> float:
+        return max(self._hold_left(), self._brake())
+
     def _hand_out(self, limit: int) -> list[FileChange]:
         paths = [path for path, _ in zip(self._ready, range(limit), strict=False)]
         changes = [FileChange(path, self._ready.pop(path)) for path in paths]
@@ -276,7 +283,7 @@ class ChangeQueue:
 
     def _next_wake(self, now: float, deadline: float | None) -> float | None:
         alarm = self._alarms[0][0] if self._alarms else None
-        left = self._hold_left()
+        left = self._held_for() if self._ready else 0.0
         look = now + min(left, _HOLD_LOOK_S) if 0 < left < math.inf else None
         times = [t for t in (deadline, alarm, look) if t is not None]
         return max(0.0, min(times) - now) if times else None

@@ -69,6 +69,9 @@ class Settings:
     decoders: int = 0
     decode_timeout: float = 60.0
     decode_memory: int = 4 << 30
+    max_cpu: int = 0
+    on_battery: str = "index"
+    min_free: int = 100 << 20
     log_level: str = "info"
     named: frozenset[str] = frozenset()
     """The settings that somebody set, wherever; the others have their defaults."""
@@ -542,6 +545,13 @@ def _count(value: Any) -> int:
     return int(value)
 
 
+def _percent(value: Any) -> int:
+    """Per cent as a number or as text such as ``50%``; 0 is no bound."""
+    if (share := _count(str(value).removesuffix("%") if isinstance(value, str) else value)) > 100:
+        raise ValueError(f"{value!r} is more than 100 %")
+    return share
+
+
 _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "roots": _root_list,
     "data_dir": _path,
@@ -563,6 +573,9 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "decoders": _count,
     "decode_timeout": _positive_duration,
     "decode_memory": _size,
+    "max_cpu": _percent,
+    "on_battery": _choice("index", "pause"),
+    "min_free": _size,
     "log_level": _choice("debug", "info", "warning", "error"),
 }
 

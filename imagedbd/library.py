@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imagedbd import __version__
 from imagedbd.backups import Source
+from imagedbd.brakes import Brakes
 from imagedbd.change_queue import ChangeQueue
 from imagedbd.config import parse_model
 from imagedbd.datatypes import Limits, ModelState, PictureState, Query, RootState
@@ -128,7 +129,13 @@ class Library:
         self._closers.callback(self._decoder.close)
         self._room = EngineRoom(self._first_engine())
         self._closers.callback(self._room.close)
-        self._queue = ChangeQueue(settings.settle, settings.settle_max)
+        self._brakes = Brakes(
+            settings.data_dir,
+            min_free=settings.min_free,
+            on_mains_alone=settings.on_battery == "pause",
+            max_cpu=settings.max_cpu,
+        )
+        self._queue = ChangeQueue(settings.settle, settings.settle_max, brake=self._brakes.left)
         self._pause = Pause(settings.data_dir, self._queue)
         self._scanner = Scanner(
             self._rules,
@@ -215,7 +222,7 @@ class Library:
             open_store=self._open,
             open_embedder=self._open_embedder,
             new_engine=self._new_engine,
-            check_pause=self._pause.check,
+            check_pause=self._check_pause,
         )
 
     @property
@@ -639,7 +646,7 @@ class Library:
         """:raises ImagedbError: nothing is being indexed at the moment; the message says why."""
         if self._closing:
             raise DaemonStoppingError("It was asked to stop.")
-        self._pause.check()
+        self._check_pause()
         if self._indexer.trouble:
             raise StoreError(f"Indexing is held up: {self._scrubber.damage or self._indexer.trouble}")
         if self._scanner.trouble:
@@ -712,7 +719,14 @@ class Library:
             pending = self._queue.pending
             held = f" {count(pending, 'change waits', 'changes wait')}." if pending else ""
             return "paused", f"{self._pause.in_words()}{held}"
+        if (self._queue.pending or self._switcher.status()) and (reason := self._brakes.reason()):
+            return "blocked", reason
         return None
+
+    def _check_pause(self) -> None:
+        """:raises PausedError: nothing is to be worked on now."""
+        self._pause.check()
+        self._brakes.check()
 
     def _explain(self, path: str, entry: LedgerEntry | None) -> tuple[str, str, str | None]:
         """State, reason and rule."""

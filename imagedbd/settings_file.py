@@ -83,6 +83,17 @@ def entries(defaults: Settings) -> tuple[Entry, ...]:
         Entry("decoders", "Decoder processes; 0 is one a core.", str(defaults.decoders)),
         Entry("decode_timeout", "The time that one picture may take.", _duration(defaults.decode_timeout)),
         Entry("decode_memory", "The memory that one picture may take.", _size(defaults.decode_memory)),
+        Entry(
+            "max_cpu",
+            "Per cent of the time of all cores that the daemon and its processes use at most; 0 is no bound.",
+            str(defaults.max_cpu),
+        ),
+        Entry("on_battery", "index or pause.", _text(defaults.on_battery)),
+        Entry(
+            "min_free",
+            "Indexing waits while less than this is free on the disk of the index.",
+            _size(defaults.min_free),
+        ),
         Entry("max_pixels", "Pictures of more pixels are not read.", str(defaults.max_pixels)),
         Entry("log_level", "debug, info, warning or error.", _text(defaults.log_level)),
         Entry("data_dir", "Where the index is kept.", _text(_home(defaults.data_dir))),

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
+import psutil
+
 from imagedbd.errors import DecoderLostError, ImagedbError, PictureError
 from imagedbd.processes import be_killed_early
 
@@ -46,7 +48,7 @@ _TAKEN: Final = b"taken"
 class Terms:
     """How a worker lives.
 
-    :param niceness: added to that of the daemon.
+    :param niceness: added to that of the daemon; who is nicer at all reads when nobody else does: ionice(1).
     :param memory_bytes: what it may have for itself, beside what it shares with the others.
     """
 
@@ -299,7 +301,11 @@ def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[
 
 
 def _settle_in(terms: Terms) -> None:
-    os.nice(terms.niceness)
+    if terms.niceness:
+        os.nice(terms.niceness)
+        # Reading a photo library must not be felt by who works on the same disk.
+        with contextlib.suppress(psutil.AccessDenied):
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_memory(terms.memory_bytes)
     # A decoder is what costs least: one picture, tried once more.

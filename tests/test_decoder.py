@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 from blake3 import blake3
 from PIL import Image, ImageDraw, ImageOps
@@ -618,6 +619,9 @@ def test_time_and_memory_are_bounded(hasty: Decoder) -> None:
 def test_workers_are_polite_and_small(decoder: Decoder) -> None:
     assert decoder._indexing.submit(os.nice, 0).result(20) == os.nice(0) + 10
     assert decoder._queries.submit(os.nice, 0).result(20) == os.nice(0)
+    io_class = "int(__import__('psutil').Process().ionice().ioclass)"
+    assert decoder._indexing.submit(eval, io_class).result(20) == psutil.IOPRIO_CLASS_IDLE
+    assert decoder._queries.submit(eval, io_class).result(20) == psutil.Process().ionice().ioclass
     modules = decoder._indexing.submit(eval, "set(__import__('sys').modules)").result(20)
     assert "PIL.Image" in modules
     assert modules.isdisjoint({"torch", "torchvision", "open_clip", "lancedb", "pytest"})

@@ -54,7 +54,7 @@ def fill(disk: Path) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_pauses_indexing_and_passes_by_itself(machine: Machine, disk: Path, kind: str) -> None:
-    machine.environment["IMAGEDBD_STORE"] = kind
+    machine.environment |= {"IMAGEDBD_STORE": kind, "IMAGEDBD_MIN_FREE": "1"}
     for number in range(8):
         save(machine.photos / f"{number}.jpg", number)
     machine.start()
@@ -83,3 +83,14 @@ def test_a_full_disk_pauses_indexing_and_passes_by_itself(machine: Machine, disk
     machine.wait()
     assert len(machine.listed()) == 39
     assert machine.json("status")["embeds_total"] == 0
+
+
+def test_room_that_others_need_is_left_to_them(machine: Machine) -> None:
+    save(machine.photos / "1.jpg", 1)
+    machine.environment["IMAGEDBD_MIN_FREE"] = str(1 << 60)
+    machine.start()
+    machine.until(lambda: machine.json("status")["state"] == "blocked")
+    assert "MB are free on the disk of" in machine.json("status")["doing"]
+    assert machine.json("why", str(machine.photos / "1.jpg"))["reason"] == machine.json("status")["doing"]
+    assert machine.run("wait", "--timeout", "30").returncode == 70
+    assert machine.listed() == set()

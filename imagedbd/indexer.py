@@ -426,7 +426,7 @@ class Indexer:
         entry = self._ledger.get(change.path)
         try:
             stat = _lstat(change.path)
-            is_as_read = stat is not None and entry is not None and _has_its_sidecars(entry)
+            is_done = entry is not None and stat is not None and self._is_done(entry, Signature.of(stat))
         except OSError as error:
             # Not being allowed to look proves nothing: what is known of it stays.
             log.warning(
@@ -445,7 +445,7 @@ class Indexer:
                 self._line.gone.append((time.monotonic(), change))
             return None
         signature = Signature.of(stat)
-        if entry and entry.signature == signature and is_as_read and self._is_settled(entry):
+        if is_done:
             self._queue.done(change)
             return None
         if entry is not None and stat.st_nlink > 1:
@@ -470,6 +470,10 @@ class Indexer:
         for other in self._ledger.by_hash(entry.content_hash) if entry.content_hash else ():
             if other.signature.inode == entry.signature.inode and other.path != entry.path:
                 self._queue.put(other.path)
+
+    def _is_done(self, entry: LedgerEntry, signature: Signature) -> bool:
+        """:raises OSError: what lies beside the file cannot be told."""
+        return entry.signature == signature and self._is_settled(entry) and _has_its_sidecars(entry)
 
     def _is_settled(self, entry: LedgerEntry) -> bool:
         if entry.state is PictureState.WAITING:

@@ -7,6 +7,7 @@ picture a mark of the sidecars that were read with it, and one whose sidecars ha
 
 from __future__ import annotations
 
+import errno
 import os
 import stat as stat_module
 import time
@@ -26,7 +27,7 @@ UNSURE: Final = "?"
 """The mark of sidecars that may have been written to unnoticed; no sidecars have it."""
 
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_ABSENT: Final = (FileNotFoundError, NotADirectoryError)
+_ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +88,20 @@ def _found(picture: str, among: Collection[str] | None) -> dict[str, Signature]:
         for path in (f"{base}{suffix}" for suffix in _SUFFIXES):
             if among is not None and os.path.basename(path) not in among:
                 continue
-            try:
-                stat = os.lstat(path)
-            except _ABSENT:
-                continue
-            if stat_module.S_ISREG(stat.st_mode):
+            stat = _lstat(path)
+            if stat is not None and stat_module.S_ISREG(stat.st_mode):
                 found[path] = Signature.of(stat)
     return found
+
+
+def _lstat(path: str) -> os.stat_result | None:
+    """``None`` where there is none, as beside a picture whose name has no room for another suffix."""
+    try:
+        return os.lstat(path)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return None
+        raise
 
 
 def _mark(found: dict[str, Signature]) -> str | None:

@@ -80,6 +80,14 @@ def test_what_is_no_regular_file_is_none(photo: Path) -> None:
     assert read(photo).sidecar is None
 
 
+@pytest.mark.parametrize("length", [251, 252, 255])
+def test_a_name_without_room_for_another_suffix_has_none(tmp_path: Path, length: int) -> None:
+    photo = save(tmp_path / f"{'x' * (length - 4)}.jpg", 1)
+    assert read(photo).sidecar is None
+    photo.with_suffix(".xmp").write_bytes(packet(rating=4))
+    assert read(photo).metadata.rating == 4
+
+
 def test_too_large_a_one_is_left_out(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo.with_suffix(".xmp").write_bytes(packet(rating=4))
     monkeypatch.setattr(sidecars, "MAX_BYTES", 100)

@@ -52,6 +52,7 @@ from imagedbd.rules import Rules, is_within
 from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
+from imagedbd.sidecars import is_sidecar
 from imagedbd.stillness import Stillness
 from imagedbd.stores import open_store
 from imagedbd.stores.salvage import put_in_place
@@ -760,7 +761,9 @@ class Library:
         if not verdict.ok and os.path.islink(path) and os.path.isdir(path):
             return "skipped", self._explain_linked_folder(os.path.realpath(path)), verdict.rule
         if not verdict.ok:
-            return "skipped", f"It {verdict.reason}.", verdict.rule
+            whose = self._ledger.of_sidecar(path) if is_sidecar(path) else []
+            names = ", ".join(os.path.basename(entry.path) for entry in whose)
+            return "skipped", f"It {verdict.reason}{f', {names}' if names else ''}.", verdict.rule
         return "unknown", "Neither an event nor a scan has met it yet; try `imagedb scan`.", None
 
     def _explain_linked_folder(self, real: str) -> str:

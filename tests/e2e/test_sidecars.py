@@ -74,7 +74,7 @@ def test_changes_are_followed_live_and_over_a_restart(machine: Machine, store: s
     assert machine.json("failures") == []
     why = machine.json("why", str(machine.photos / "IMG_1.DNG.xmp"))
     assert why["state"] == "skipped"
-    assert "sidecar" in why["reason"]
+    assert why["reason"].endswith("sidecar: what it says counts for the pictures of its name, IMG_1.DNG.")
 
 
 def test_moves_take_along_what_moves_and_nothing_else(machine: Machine) -> None:

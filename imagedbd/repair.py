@@ -137,7 +137,10 @@ def _missing_rows(settings: Settings, rows: int) -> str:
 
     :param rows: of the store; of a remote one they may be others', and then too many to tell.
     """
-    with closing(Ledger(ledger_file(settings))) as ledger:
+    file = ledger_file(settings)
+    if not os.path.exists(file):  # to open it would make an empty one
+        return ""
+    with closing(Ledger(file)) as ledger:
         states = ledger.counts()
     lost = states[PictureState.INDEXED] + states[PictureState.WAITING] - rows
     if lost <= 0:

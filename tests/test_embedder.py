@@ -301,10 +301,11 @@ def test_a_stopped_model_does_not_hold_up_closing(stub_model: str) -> None:
 
 
 @pytest.mark.parametrize("wish", [None, "ACTIVE"])
-def test_the_threads_of_the_model_do_not_spin_unless_somebody_wants_that(
+def test_the_threads_of_the_model_spin_shortly_unless_somebody_wants_something_else(
     stub_model: str, monkeypatch: pytest.MonkeyPatch, wish: str | None
 ) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
     if wish:
         monkeypatch.setenv("OMP_WAIT_POLICY", wish)
     embedder = EmbedderProcess(stub_model, device="cpu")
@@ -312,7 +313,8 @@ def test_the_threads_of_the_model_do_not_spin_unless_somebody_wants_that(
         embedder.load().result(120)
         assert embedder._child is not None
         environment = Path(f"/proc/{embedder._child.process.pid}/environ").read_bytes().split(b"\0")
-        assert f"OMP_WAIT_POLICY={wish or 'PASSIVE'}".encode() in environment
+        assert (b"GOMP_SPINCOUNT=1000" in environment) == (wish is None)
+        assert (b"OMP_WAIT_POLICY=ACTIVE" in environment) == (wish is not None)
     finally:
         embedder.close()
 

@@ -60,10 +60,10 @@ class _Request:
 def _patient_threads() -> dict[str, str]:
     """Have torch's threads soon fall asleep where they wait for each other, unless the user says otherwise.
 
-    By default they spin for milliseconds (libgomp's GOMP_SPINCOUNT), which takes the core from the very thread
-    that they wait for as soon as anything else runs. On two cores with one other busy process, a picture then
-    cost twice the CPU time, and 1.6 times the wall time, of what it costs so; alone, both are equal, while not
-    to spin at all made it a fifth slower.
+    By default they spin for milliseconds (libgomp's GOMP_SPINCOUNT), which takes the core from the very
+    thread that they wait for as soon as anything else runs. On two cores with one other busy process, a
+    picture then cost twice the CPU time, and 1.6 times the wall time, of what it costs so; alone, both are
+    equal, while not to spin at all made it a fifth slower.
     """
     if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         return {}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from imagedbd.datatypes import MAX_WEIGHT
+from imagedbd.bounds import MAX_WEIGHT
 
 MAX_TEXT: Final = 10_000
 """Characters of a text or path in a request."""

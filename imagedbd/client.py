@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from imagedbd import __version__, peer
-from imagedbd.datatypes import Signature
 from imagedbd.errors import (
     ERRORS_BY_NAME,
     DaemonBusyError,
@@ -326,6 +325,8 @@ def _by_stat(term: Mapping[str, Any]) -> dict[str, Any]:
     path = term.get("path")
     if path is None:
         return _by_bytes(term)
+    from imagedbd.datatypes import Signature  # noqa: PLC0415 - its many classes cost most queries 25 ms
+
     try:
         signature = Signature.of(os.stat(path))
     except OSError as error:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import platformdirs
 
+from imagedbd.devices import check_device
 from imagedbd.errors import ConfigError
 
 DEFAULT_MODELS: Final = {
@@ -128,6 +129,8 @@ def load_settings(
     values.setdefault("socket", _default_socket(env, values["data_dir"]))
     values.setdefault("model", DEFAULT_MODELS[values.get("store", "lance")])
     _check_store(values)
+    if {"device", "dtype"} & values["named"]:
+        check_device(values.get("device", "auto"), values.get("dtype", "auto"))
     if len(os.fsencode(values["socket"])) > MAX_SOCKET_PATH:
         raise ConfigError(
             f"The socket's path is longer than the {MAX_SOCKET_PATH} bytes that a Unix socket may have: "

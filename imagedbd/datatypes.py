@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -569,10 +569,6 @@ class RootStatus:
     unwatched: int = 0
 
 
-MAX_WEIGHT: Final = 1000
-"""The largest weight, of a term or of a ranking."""
-
-
 @dataclass(frozen=True, slots=True)
 class PromptTerm:
     text: str
@@ -608,8 +604,8 @@ class Query:
         what words or conditions find, and what a lowest similarity leaves, that is all; of a ranking that
         has no end it is the best ``limit`` after the offset.
     :param weights: how much the ranking by likeness and the one by words count when they are fused, from 0
-        to :data:`MAX_WEIGHT`, not both 0. A ranking of weight 0 takes no part; where there is only one
-        ranking, there is nothing to weigh.
+        to :data:`imagedbd.bounds.MAX_WEIGHT`, not both 0. A ranking of weight 0 takes no part; where there
+        is only one ranking, there is nothing to weigh.
     """
 
     terms: tuple[PromptTerm | PictureTerm, ...] = ()

@@ -52,7 +52,7 @@ from imagedbd.rules import Rules, is_within
 from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
-from imagedbd.sidecars import is_sidecar
+from imagedbd.sidecars import is_sidecar, sidecars_of
 from imagedbd.stillness import Stillness
 from imagedbd.stores import open_store
 from imagedbd.stores.salvage import put_in_place
@@ -61,6 +61,7 @@ from imagedbd.switch import Workshop
 from imagedbd.switcher import Switcher
 from imagedbd.text import count
 from imagedbd.watcher import Watcher
+from imagedbd.xmp import is_readable
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -660,12 +661,19 @@ class Library:
         """
         waiting = self._ledger.counts()[PictureState.WAITING]
         model = self._embedder.status()
-        if waiting and model.state is ModelState.UNAVAILABLE:
+        if waiting and model.state is ModelState.UNAVAILABLE and not self.brings_model:
             ways = " or ".join(model.help)
             raise ModelUnavailableError(
                 f"{model.reason} {_waiting_in_words(waiting)} for it. Ways on: {ways}."
             )
         return waiting
+
+    @property
+    def brings_model(self) -> bool:
+        """Whether the model that cannot be had is on the point of being exchanged for one that can."""
+        switch = self._switcher.status()
+        is_on_its_way = switch is not None and switch["state"] not in {"paused", "failed"}
+        return is_on_its_way and self._embedder.status().state is ModelState.UNAVAILABLE
 
     def take_up_waiting(self) -> None:
         """Queue the pictures that are stored without a vector."""
@@ -745,7 +753,11 @@ class Library:
             reason = self._held_up() or self._embedder.status().reason or "It is loading."
             return "waiting", f"Its metadata is searchable; its vector waits for the model. {reason}", None
         verdict = self._rules.explain(path)
-        return entry.state, "It is in the index." if verdict.ok else f"It {verdict.reason}.", verdict.rule
+        if not verdict.ok:
+            return entry.state, f"It {verdict.reason}.", verdict.rule
+        mute = [os.path.basename(sidecar) for sidecar in sidecars_of(path) if not is_readable(sidecar)]
+        but = f" {' and '.join(mute)} beside it cannot be read, and says nothing of it." if mute else ""
+        return entry.state, f"It is in the index.{but}", verdict.rule
 
     def _held_up(self) -> str | None:
         """What keeps everything from being indexed now, in words."""
@@ -761,10 +773,16 @@ class Library:
         if not verdict.ok and os.path.islink(path) and os.path.isdir(path):
             return "skipped", self._explain_linked_folder(os.path.realpath(path)), verdict.rule
         if not verdict.ok:
-            whose = self._ledger.of_sidecar(path) if is_sidecar(path) else []
-            names = ", ".join(os.path.basename(entry.path) for entry in whose)
-            return "skipped", f"It {verdict.reason}{f', {names}' if names else ''}.", verdict.rule
+            reason = self._explain_sidecar(path) if is_sidecar(path) else f"It {verdict.reason}."
+            return "skipped", reason, verdict.rule
         return "unknown", "Neither an event nor a scan has met it yet; try `imagedb scan`.", None
+
+    def _explain_sidecar(self, path: str) -> str:
+        names = ", ".join(os.path.basename(entry.path) for entry in self._ledger.of_sidecar(path))
+        whose = f"the pictures of its name{f', {names}' if names else ''}"
+        if not is_readable(path):
+            return f"It is a sidecar that is damaged, unfinished or too large, and says nothing of {whose}."
+        return f"It is a sidecar: what it says counts for {whose}."
 
     def _explain_linked_folder(self, real: str) -> str:
         verdict = self._rules.explain(real)
@@ -844,7 +862,10 @@ class Wait:
             self._ticket = self._queue.ticket()
         if not self._queue.wait_done(self._ticket, 0):
             return False
-        if self._library.waiting() and not self._took_up_waiting:
+        waiting = self._library.waiting()
+        if waiting and self._library.brings_model:
+            return False
+        if waiting and not self._took_up_waiting:
             # The model came while they were on their way; what is left then is on a root that is offline.
             self._took_up_waiting = True
             self._library.take_up_waiting()

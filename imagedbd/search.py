@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from imagedbd.bounds import MAX_WEIGHT
 from imagedbd.datatypes import (
-    MAX_WEIGHT,
     Compare,
     Hit,
     Like,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -159,6 +160,16 @@ def write_first(config_file: str, defaults: Settings, *, force: bool) -> str | N
     except OSError as error:
         raise ConfigError(f"{config_file} cannot be written: {error.strerror or error}.") from error
     return aside
+
+
+def roots_in(config_file: str) -> list[str]:
+    """The folders that a file names, as it spells them; none where it cannot be read."""
+    try:
+        with open(config_file, "rb") as file:
+            roots = tomllib.load(file).get("roots", [])
+    except (OSError, ValueError):
+        return []
+    return [root for root in roots if isinstance(root, str)] if isinstance(roots, list) else []
 
 
 def _comment(words: str) -> str:

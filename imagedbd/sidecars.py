@@ -7,6 +7,7 @@ picture a mark of the sidecars that were read with it, and one whose sidecars ha
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat as stat_module
@@ -66,6 +67,13 @@ def mark_of(picture: str, among: Collection[str] | None = None) -> str | None:
     return _mark(_found(picture, among))
 
 
+def sidecars_of(picture: str) -> list[str]:
+    """The paths of a picture's sidecars; none where it cannot be told."""
+    with contextlib.suppress(OSError):
+        return list(_found(picture, None))
+    return []
+
+
 def read_sidecars(picture: str) -> Sidecars:
     """Read the sidecars of a picture. One that cannot be read says nothing: it is no fault of the picture's.
 
@@ -75,7 +83,7 @@ def read_sidecars(picture: str) -> Sidecars:
     found = _found(picture, None)
     if not found:
         return Sidecars(None, ())
-    packets = tuple(packet for path in found if (packet := _read(path)) is not None)
+    packets = tuple(packet for path in found if (packet := read_packet(path)) is not None)
     is_sure = not any(signature.may_outlast_a_write(read_at) for signature in found.values())
     return Sidecars(_mark(found) if is_sure else UNSURE, packets)
 
@@ -113,7 +121,8 @@ def _mark(found: dict[str, Signature]) -> str | None:
     return "; ".join(parts) or None
 
 
-def _read(path: str) -> bytes | None:
+def read_packet(path: str) -> bytes | None:
+    """What is in a sidecar; ``None`` if it cannot be read or is too large."""
     try:
         with open(os.open(path, _OPEN_FLAGS), "rb") as file:
             packet = file.read(MAX_BYTES + 1)

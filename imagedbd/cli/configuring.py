@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,12 +33,17 @@ def init(
 ) -> None:
     """Write a settings file with every setting, its default, and what it means."""
     from imagedbd.config import default_settings, settings_place
-    from imagedbd.settings_file import write_first
+    from imagedbd.settings_file import roots_in, write_first
 
     path = settings_place(target_of(context).flags.get("config_file"))
     aside = write_first(path, default_settings(path), force=force)
     if aside is not None:
         output.say(f"The file that was there is {output.short_path(aside)} now.")
+        if roots := roots_in(aside):
+            output.say(
+                f"It names {output.count(len(roots), 'folder')}, watched no longer: "
+                + " ".join(f"`imagedb root add {shlex.quote(output.printable(root))}`" for root in roots)
+            )
     output.say(
         f"{output.short_path(path)} has every setting at its default. `imagedb root add DIR` names a folder "
         "in it; `imagedbd check-config` tells whether a change is in order."

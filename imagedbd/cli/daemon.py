@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from imagedbd import __version__
 from imagedbd.cli import completion, entry, flags, output, switching
 from imagedbd.cli.target import check_named_file
-
-if TYPE_CHECKING:
-    from imagedbd.config import Settings
 
 app = typer.Typer(
     name="imagedbd",
@@ -106,6 +103,7 @@ def run(  # noqa: PLR0917 - typer gives them by name; each is an option
     An option counts for this run, over what settings file and environment say.
     """
     from imagedbd.activation import explaining_failure
+    from imagedbd.config import load_settings
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # asks for what is only just being done
     flags: dict[str, Any] = {
@@ -121,19 +119,10 @@ def run(  # noqa: PLR0917 - typer gives them by name; each is an option
     }
     with explaining_failure():
         check_named_file(config)
-        _read_settings(flags)  # a fault in the settings is told before the imports that take seconds
+        load_settings(flags)  # a fault in the settings is told before the imports that take seconds
         from imagedbd import daemon
 
-        return daemon.run(lambda: _read_settings(flags), pull=pull)
-
-
-def _read_settings(flags: dict[str, Any]) -> Settings:
-    from imagedbd.config import load_settings
-    from imagedbd.devices import check_device
-
-    settings = load_settings(flags)
-    check_device(settings.device, settings.dtype)
-    return settings
+        return daemon.run(lambda: load_settings(flags), pull=pull)
 
 
 @app.command(
@@ -144,8 +133,10 @@ def check_config(config: ConfigFile = None) -> None:
 
     What is valid and does not look right here, such as a folder that is not there, is told as well.
     """
+    from imagedbd.config import load_settings
+
     check_named_file(config)
-    settings = _read_settings({"config_file": config})
+    settings = load_settings({"config_file": config})
     there = os.path.exists(settings.config_file)
     output.say(
         f"{output.short_path(settings.config_file)}: {'ok' if there else 'not there, the defaults hold'}"

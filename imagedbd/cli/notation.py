@@ -20,7 +20,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from imagedbd.datatypes import MAX_WEIGHT
+from imagedbd.bounds import MAX_WEIGHT
 from imagedbd.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from imagedbd.bounds import MAX_WEIGHT
 from imagedbd.cli import notation, output
-from imagedbd.datatypes import MAX_WEIGHT
 from imagedbd.errors import QueryPictureError, UsageError
 from imagedbd.formats import is_picture_name
 from imagedbd.text import query_words

@@ -19,6 +19,17 @@ from imagedbd.cli.thumbnails import Thumbnail, thumbnails
 AREA: Final = 500 * 400
 """Pixels of a thumbnail: twice what a screen shows each way, for those of high density and for paper."""
 QUALITY: Final = 80
+_GENERATOR: Final = '<meta name="generator" content="imagedb '
+"""By this a sheet knows another one, which it may replace."""
+
+
+def is_sheet(path: str) -> bool:
+    """Whether this is a sheet from here.
+
+    :raises OSError: it cannot be told.
+    """
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return _GENERATOR in file.read(1000)
 
 
 def write_sheet(path: str, hits: Sequence[Mapping[str, Any]], *, title: str, command: str) -> int:
@@ -30,10 +41,10 @@ def write_sheet(path: str, hits: Sequence[Mapping[str, Any]], *, title: str, com
     :raises OSError: it cannot be written.
     """
     figures, lacking = [], 0
-    ranked = any(hit.get("score") for hit in hits)
+    digits = tables.score_digits(hits) if any(hit.get("score") for hit in hits) else None
     with progress.bar("Making thumbnails", len(hits)) as advance:
         for thumbnail in thumbnails(hits, AREA):
-            figures.append(_figure(thumbnail, ranked=ranked))
+            figures.append(_figure(thumbnail, digits))
             lacking += thumbnail.image is None
             advance(len(figures))
     page = _PAGE.substitute(
@@ -41,6 +52,7 @@ def write_sheet(path: str, hits: Sequence[Mapping[str, Any]], *, title: str, com
         command=html.escape(output.printable(command)),
         count=output.count(len(hits), "picture"),
         date=time.strftime("%Y-%m-%d %H:%M"),
+        generator=_GENERATOR,
         version=__version__,
         figures="\n".join(figures),
     )
@@ -51,7 +63,8 @@ def write_sheet(path: str, hits: Sequence[Mapping[str, Any]], *, title: str, com
     return lacking
 
 
-def _figure(thumbnail: Thumbnail, *, ranked: bool) -> str:
+def _figure(thumbnail: Thumbnail, digits: int | None) -> str:
+    """:param digits: decimals of its score; ``None`` where nothing was ranked."""
     hit = thumbnail.hit
     name = html.escape(output.printable(str(hit["name"])))
     path = html.escape(output.printable(str(hit["path"])), quote=True)
@@ -59,7 +72,7 @@ def _figure(thumbnail: Thumbnail, *, ranked: bool) -> str:
     said = [tables.date_of(hit), tables.size_of(hit), tables.camera_of(hit)]
     details = " · ".join(html.escape(part) for part in said if part)
     caption = html.escape(output.printable(str(hit.get("caption") or "")))
-    score = f"<b>{hit['score']:.3g}</b> " if ranked else ""
+    score = f"<b>{hit['score']:.{digits}f}</b> " if digits else ""
     return (
         f'<figure style="--ratio:{_ratio(hit):.3f}">'
         f'<a href="{address}" title="{path}">{_picture(thumbnail)}</a>'
@@ -91,7 +104,7 @@ _PAGE: Final = Template("""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="imagedb $version">
+$generator$version">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy"
   content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">

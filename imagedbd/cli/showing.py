@@ -79,6 +79,13 @@ def _check_sheet(path: str) -> None:
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise UsageError(f"--sheet: there is no folder {output.printable(folder)}.")
+    if os.path.exists(path):
+        from imagedbd.cli.sheet import is_sheet
+
+        if not is_sheet(path):
+            raise UsageError(
+                f"--sheet: {output.printable(path)} is there already and no contact sheet; it stays as it is."
+            )
 
 
 def show(context: typer.Context, hits: Sequence[Mapping[str, Any]], wanted: Wishes) -> None:

@@ -46,9 +46,14 @@ def _is_ranked(hits: Sequence[Mapping[str, Any]]) -> bool:
     return any(hit["score"] for hit in hits)
 
 
+def score_digits(hits: Sequence[Mapping[str, Any]]) -> int:
+    """How many decimals tell these scores apart: those of a fusion are small."""
+    return 4 if max((abs(hit["score"]) for hit in hits), default=1.0) < 0.1 else 3
+
+
 def _rows(hits: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     ranked = _is_ranked(hits)
-    digits = 4 if max(abs(hit["score"]) for hit in hits) < 0.1 else 3
+    digits = score_digits(hits)
     return [
         [
             str(hit["rank"]),

@@ -19,7 +19,12 @@ def test_a_file_is_written_once(imagedb, tmp_path):
     assert again.code == 2
     assert "imagedb config init --force" in again.words
     assert (tmp_path / "config.toml").read_text() == written
-    assert "config.toml.old" in imagedb("config", "init", "--force").words
+    (tmp_path / "config.toml").write_text("roots = ['/home/ana/my photos']\n")
+    forced = imagedb("config", "init", "--force").words
+    assert "config.toml.old" in forced
+    assert "It names 1 folder, watched no longer: `imagedb root add '/home/ana/my photos'`" in " ".join(
+        forced.split()
+    )
 
 
 def test_an_option_says_where(imagedb, tmp_path):

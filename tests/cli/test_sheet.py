@@ -60,6 +60,15 @@ def test_no_name_is_markup(sheet):
     assert "gone%E9.jpg" in sheet
 
 
+def test_replaces_a_sheet_and_nothing_else(sheet, imagedb, tmp_path):
+    assert imagedb("search", "x", "--sheet", "sheet.html").code == 0
+    (tmp_path / "mine.html").write_text("<p>Mine.")
+    ran = imagedb("search", "x", "--sheet", "mine.html")
+    assert ran.code == 2
+    assert "is there already and no contact sheet" in ran.words
+    assert (tmp_path / "mine.html").read_text() == "<p>Mine."
+
+
 @pytest.mark.parametrize("path", ["sheet.jpg", "nowhere/sheet.html"])
 def test_is_not_written_anywhere(daemon, imagedb, found, path):
     ran = imagedb("search", "x", "--sheet", path)

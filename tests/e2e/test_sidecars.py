@@ -75,6 +75,12 @@ def test_changes_are_followed_live_and_over_a_restart(machine: Machine, store: s
     why = machine.json("why", str(machine.photos / "IMG_1.DNG.xmp"))
     assert why["state"] == "skipped"
     assert why["reason"].endswith("sidecar: what it says counts for the pictures of its name, IMG_1.DNG.")
+    (machine.photos / "IMG_1.DNG.xmp").write_bytes(b"<broken")
+    machine.wait()
+    why = machine.json("why", str(machine.photos / "IMG_1.DNG.xmp"))
+    assert "damaged, unfinished or too large, and says nothing of" in why["reason"]
+    why = machine.json("why", str(machine.photos / "IMG_1.DNG"))
+    assert why["reason"].endswith(". IMG_1.DNG.xmp beside it cannot be read, and says nothing of it.")
 
 
 def test_moves_take_along_what_moves_and_nothing_else(machine: Machine) -> None:

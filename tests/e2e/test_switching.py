@@ -129,6 +129,18 @@ def running(furnished: Machine) -> Machine:
     return furnished
 
 
+def test_a_wait_waits_for_the_switch_that_brings_a_model(furnished: Machine) -> None:
+    (furnished.home / "config.toml").write_text(f'model = "local-dir:{furnished.home}/nowhere"\n')
+    furnished.start()
+    furnished.until(lambda: furnished.json("status")["waiting"] == PICTURES)
+    refused = furnished.run("wait", "--timeout", "60")
+    assert (refused.returncode, b"wait for it" in refused.stderr) == (70, True)
+    assert furnished.run("model", "use", furnished.model).returncode == 0
+    done = furnished.run("wait", "--timeout", "60")
+    assert done.returncode == 0, done.stderr.decode()
+    assert_complete(furnished, furnished.model)
+
+
 def test_another_model_answers_when_all_its_vectors_are_there(running: Machine) -> None:
     other = other_model(running)
     assert is_like(answered(running), likeness(running, running.model))

@@ -27,7 +27,7 @@ import numpy as np
 from imagedbd.datatypes import ModelInfo, ModelState, ModelStatus, Priority
 from imagedbd.embedder_worker import EmbedPictures, EmbedPrompts, Failed, Ready, Refused, Vectors
 from imagedbd.errors import EmbedderError, ImagedbError, ModelUnavailableError
-from imagedbd.processes import environment, python
+from imagedbd.processes import environment, give_memory_back, python
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -229,6 +229,8 @@ class EmbedderProcess:
             log.info("model %s unloaded after %.0f s without work", self._spec, self._ttl_s)
             self._stop_child()
             self._status = ModelStatus(self._spec, ModelState.UNLOADED)
+            # Whoever has had nothing to do for so long has pages that were for work.
+            give_memory_back()
 
     def _serve(self, request: _Request) -> None:
         try:

@@ -275,11 +275,16 @@ def test_a_file_that_took_the_daemon_down_twice_is_left_alone(bench: Bench) -> N
 
 
 @pytest.fixture
-def infected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def infected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Bench]:
     """Its decoders crash, hang and so on over pictures that say so: see ``poison.py``."""
     monkeypatch.setenv("PYTHONPATH", str(STUB))
     monkeypatch.setenv("IMAGEDBD_TEST_DECODES", str(tmp_path / "decodes"))
-    bench = Bench(tmp_path, FakeEmbedder(), limits=Limits(timeout_s=2, memory_bytes=1 << 28))
+    given = getattr(request.node, "callspec", None)
+    hangs = given is not None and given.params.get("kind") in {"hang", "stand still"}
+    limits = Limits(timeout_s=2 if hangs else 60, memory_bytes=1 << 28)
+    bench = Bench(tmp_path, FakeEmbedder(), limits=limits)
     yield bench
     bench.close()
 

@@ -149,7 +149,7 @@ def _formats() -> Iterator[Finding]:
     else:
         yield Finding(
             "formats", "note", f"This build of Pillow reads {readable}, but not {', '.join(absent)}.",
-            "The wheels on PyPI have them all: pip install --force-reinstall --only-binary :all: pillow",
+            "Ready-made wheels have them all: pip install --force-reinstall --only-binary :all: pillow",
         )  # fmt: skip
     yield from (_reader(reader) for reader in READERS)
 

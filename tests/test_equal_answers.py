@@ -25,8 +25,8 @@ from imagedbd.ledger import Ledger
 from imagedbd.search import Searcher, conditions_of
 from imagedbd.stores import KINDS, open_store
 
-PICTURES = 3_000
-QUERIES = int(os.environ.get("IMAGEDBD_QUERIES", "100"))
+PICTURES = 5_000
+QUERIES = int(os.environ.get("IMAGEDBD_QUERIES", "200"))
 
 LIBRARY = make_library(PICTURES, dimension=INFO.dimension, model=INFO)
 

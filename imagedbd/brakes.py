@@ -141,20 +141,25 @@ class _Share:
             paid = (now - self._counted_at) * self._rate
             self._saved = min(self._saved + paid - (used - self._used), LONGEST_S * self._rate)
             self._counted_at, self._used = now, used
-        return min(max(0.0, -self._saved / self._rate), LONGEST_S)
+        # Between two counts what is paid in counts as well, or a short wait would follow upon another.
+        waited = now - self._counted_at
+        return min(max(0.0, -self._saved / self._rate - waited), LONGEST_S)
 
 
 class _Family:
     """What this process and all processes that come from it take."""
 
     def __init__(self) -> None:
-        self._used: dict[tuple[int, float], float] = {}
+        self._alive: dict[tuple[int, float], float] = {}
+        self._by_the_dead = 0.0
 
     def cpu_seconds(self) -> float:
         """What they have used so far, with those that have ended since, as far as that was seen."""
-        this = psutil.Process()
+        this, alive = psutil.Process(), {}
         for process in (this, *this.children(recursive=True)):
             with contextlib.suppress(psutil.Error):  # it has just ended
                 times = process.cpu_times()
-                self._used[process.pid, process.create_time()] = times.user + times.system
-        return sum(self._used.values())
+                alive[process.pid, process.create_time()] = times.user + times.system
+        self._by_the_dead += sum(used for who, used in self._alive.items() if who not in alive)
+        self._alive = alive
+        return self._by_the_dead + sum(alive.values())

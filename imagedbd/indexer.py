@@ -43,7 +43,7 @@ from imagedbd.errors import (
     StoreError,
 )
 from imagedbd.pulse import Pulse
-from imagedbd.sidecars import UNSURE, is_sidecar, mark_of
+from imagedbd.sidecars import UNSURE, has_its_sidecars, is_sidecar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -473,7 +473,7 @@ class Indexer:
 
     def _is_done(self, entry: LedgerEntry, signature: Signature) -> bool:
         """:raises OSError: what lies beside the file cannot be told."""
-        return entry.signature == signature and self._is_settled(entry) and _has_its_sidecars(entry)
+        return entry.signature == signature and self._is_settled(entry) and has_its_sidecars(entry)
 
     def _is_settled(self, entry: LedgerEntry) -> bool:
         if entry.state is PictureState.WAITING:
@@ -803,18 +803,6 @@ def _tries_so_far(entry: LedgerEntry | None, signature: Signature) -> int:
     if entry is None or entry.state is not PictureState.PENDING or entry.signature != signature:
         return 0
     return entry.attempts
-
-
-def _has_its_sidecars(entry: LedgerEntry) -> bool:
-    """Whether what is in the index was read with the sidecars that are there now.
-
-    What failed is not read again for a sidecar's sake.
-
-    :raises OSError: that cannot be told.
-    """
-    if entry.state not in {PictureState.INDEXED, PictureState.WAITING}:
-        return True
-    return entry.sidecar == mark_of(entry.path)
 
 
 def _lstat(path: str) -> os.stat_result | None:

@@ -52,7 +52,7 @@ from imagedbd.rules import Rules, is_within
 from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
-from imagedbd.sidecars import is_sidecar, sidecars_of
+from imagedbd.sidecars import is_sidecar, read_packet, sidecars_of
 from imagedbd.stillness import Stillness
 from imagedbd.stores import open_store
 from imagedbd.stores.salvage import put_in_place
@@ -61,7 +61,7 @@ from imagedbd.switch import Workshop
 from imagedbd.switcher import Switcher
 from imagedbd.text import count
 from imagedbd.watcher import Watcher
-from imagedbd.xmp import is_readable
+from imagedbd.xmp import is_packet
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -755,7 +755,7 @@ class Library:
         verdict = self._rules.explain(path)
         if not verdict.ok:
             return entry.state, f"It {verdict.reason}.", verdict.rule
-        mute = [os.path.basename(sidecar) for sidecar in sidecars_of(path) if not is_readable(sidecar)]
+        mute = [os.path.basename(sidecar) for sidecar in sidecars_of(path) if _is_mute(sidecar)]
         but = f" {' and '.join(mute)} beside it cannot be read, and says nothing of it." if mute else ""
         return entry.state, f"It is in the index.{but}", verdict.rule
 
@@ -780,7 +780,7 @@ class Library:
     def _explain_sidecar(self, path: str) -> str:
         names = ", ".join(os.path.basename(entry.path) for entry in self._ledger.of_sidecar(path))
         whose = f"the pictures of its name{f', {names}' if names else ''}"
-        if not is_readable(path):
+        if _is_mute(path):
             return f"It is a sidecar that is damaged, unfinished or too large, and says nothing of {whose}."
         return f"It is a sidecar: what it says counts for {whose}."
 
@@ -923,6 +923,11 @@ def open_generation(
         options=settings.storage_options if generation.is_remote else None,
         on_doubt=on_doubt,
     )
+
+
+def _is_mute(sidecar: str) -> bool:
+    packet = read_packet(sidecar)
+    return packet is None or not is_packet(packet)
 
 
 def _waiting_in_words(pictures: int) -> str:

@@ -16,7 +16,7 @@ from imagedbd.errors import ImagedbError
 from imagedbd.mounts import read_mounts
 from imagedbd.roots import RootGuard
 from imagedbd.rules import is_within, outermost
-from imagedbd.sidecars import is_sidecar, mark_of
+from imagedbd.sidecars import has_its_sidecars, is_sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -531,7 +531,11 @@ class _Scan:
         """:param sidecars: the names of those in the folder."""
         self.seen += 1
         signature = Signature.of(entry.stat(follow_symlinks=False))
-        if known is not None and _is_unchanged(known.signature, signature) and _has_its(sidecars, known):
+        if (
+            known is not None
+            and _is_unchanged(known.signature, signature)
+            and has_its_sidecars(known, sidecars)
+        ):
             unfinished = known.state in {PictureState.PENDING, PictureState.WAITING}
             if not unfinished or entry.path in self.queue:
                 return
@@ -577,13 +581,6 @@ class _Scan:
 def _is_unchanged(known: Signature, now: Signature) -> bool:
     """A device number alone may change with a reboot or a cable; with all else equal it is the same file."""
     return known == replace(now, device=known.device)
-
-
-def _has_its(sidecars: Collection[str], known: LedgerEntry) -> bool:
-    """Whether a picture that is in the index has the sidecars that were read with it; of others, yes."""
-    if known.state not in {PictureState.INDEXED, PictureState.WAITING}:
-        return True
-    return known.sidecar == mark_of(known.path, sidecars)
 
 
 def _touch(place: str, folder: str) -> bool:

@@ -15,10 +15,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from imagedbd.datatypes import Signature
+from imagedbd.datatypes import PictureState, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from imagedbd.datatypes import LedgerEntry
 
 _SUFFIXES: Final = (".xmp", ".XMP")
 MAX_BYTES: Final = 8 << 20
@@ -65,6 +67,19 @@ def mark_of(picture: str, among: Collection[str] | None = None) -> str | None:
     :raises OSError: it cannot be told.
     """
     return _mark(_found(picture, among))
+
+
+def has_its_sidecars(entry: LedgerEntry, among: Collection[str] | None = None) -> bool:
+    """Whether what is in the index was read with the sidecars that are there now.
+
+    What failed is not read again for a sidecar's sake.
+
+    :param among: as for :func:`mark_of`.
+    :raises OSError: that cannot be told.
+    """
+    if entry.state not in {PictureState.INDEXED, PictureState.WAITING}:
+        return True
+    return entry.sidecar == mark_of(entry.path, among)
 
 
 def sidecars_of(picture: str) -> list[str]:

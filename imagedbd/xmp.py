@@ -15,7 +15,6 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from imagedbd.datatypes import Metadata
-from imagedbd.sidecars import read_packet
 from imagedbd.tag_values import Place, joined, keywords, line, moment, place, positive, text, whole
 
 if TYPE_CHECKING:
@@ -76,10 +75,9 @@ def read_xmp(packet: bytes | str | None) -> Metadata:
     )
 
 
-def is_readable(path: str) -> bool:
-    """Whether a file holds a packet that :func:`read_xmp` reads."""
-    packet = read_packet(path)
-    return packet is not None and _parse(packet) is not None
+def is_packet(packet: bytes) -> bool:
+    """Whether :func:`read_xmp` can parse it."""
+    return _parse(packet) is not None
 
 
 def _parse(packet: bytes | str | None) -> Element | None:

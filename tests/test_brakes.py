@@ -114,6 +114,11 @@ def test_who_used_more_than_the_share_waits_for_as_long_as_that_was(tmp_path: Pa
     assert brakes.left() == pytest.approx(1)
     meter.pass_by(0.6)
     assert brakes.left() == pytest.approx(0.4)
+    # Between two counts as well: who waits for a short time need not wait for it again.
+    meter.pass_by(0.3)
+    assert brakes.left() == pytest.approx(0.1)
+    meter.pass_by(0.15)
+    assert brakes.left() == 0
     meter.pass_by(COUNT_S)
     assert brakes.left() == 0
     # However much it was, it is looked at again after a while; and little is saved up by doing nothing.

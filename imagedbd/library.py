@@ -44,7 +44,7 @@ from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
 from imagedbd.names import Names
 from imagedbd.pausing import Pause
-from imagedbd.readers import waits_for
+from imagedbd.readers import READERS, waits_for
 from imagedbd.reconcile import reconcile
 from imagedbd.relocation import Relocation
 from imagedbd.roots import RootGuard
@@ -259,8 +259,9 @@ class Library:
 
     def _retry_what_can_be_read_now(self) -> None:
         """Files whose package was missing when they were read become pending; the first scan finds them."""
-        waiting = ((entry.path, waits_for(entry.reason)) for entry in self._ledger.failures())
-        readable = [path for path, reader in waiting if reader is not None and reader.is_installed()]
+        # Each is looked for once: without a package, a library may have as many failures as pictures.
+        installed = {reader for reader in READERS if reader.is_installed()}
+        readable = [e.path for e in self._ledger.failures() if waits_for(e.reason) in installed]
         if readable:
             self._ledger.retry(readable)
             log.info("%d files can be read now that their package is installed", len(readable))

@@ -26,9 +26,9 @@ from imagedbd.generations import (
     read_generations,
     write_generations,
 )
+from imagedbd.ledger import NAME as LEDGER
 
 LIST: Final = "backup.json"
-LEDGER: Final = "ledger.sqlite3"
 SETTINGS: Final = "config.toml"
 FORMAT: Final = 1
 _CHUNK: Final = 1 << 20

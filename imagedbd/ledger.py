@@ -13,7 +13,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from imagedbd.datatypes import LedgerEntry, PictureState, Signature
 from imagedbd.errors import StoreError, StoreUnreadableError
@@ -22,7 +22,9 @@ from imagedbd.sidecars import belongs_to, owners_stem
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-SCHEMA_VERSION = 2
+NAME: Final = "ledger.sqlite3"
+"""Of the file, in the data folder."""
+SCHEMA_VERSION = 3
 
 _PAGE = 1000
 """Rows that are fetched at once; no read transaction outlives one page."""
@@ -90,12 +92,24 @@ CREATE TABLE places (
     folder BLOB PRIMARY KEY,
     device NOT NULL,
     file_system NOT NULL,
-    inode NOT NULL
+    inode NOT NULL,
+    mounted INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+CREATE TABLE relocations (
+    old BLOB PRIMARY KEY,
+    new BLOB NOT NULL
 ) WITHOUT ROWID;
 """
 
-# What a ledger of each older format lacks. A picture with a sidecar is then read again, and not embedded.
-_MIGRATIONS = {1: "ALTER TABLE files ADD COLUMN sidecar TEXT;"}
+# What a ledger of each older format lacks of the next one.
+_MIGRATIONS = {
+    # A picture with a sidecar is then read again, and not embedded.
+    1: "ALTER TABLE files ADD COLUMN sidecar TEXT;",
+    # The first scan notes what is a mount point.
+    2: "ALTER TABLE places ADD COLUMN mounted INTEGER NOT NULL DEFAULT 0;"
+    " CREATE TABLE relocations (old BLOB PRIMARY KEY, new BLOB NOT NULL) WITHOUT ROWID;",
+}
 
 _ENTRY_COLUMNS = (
     "path, device, inode, size, mtime_ns, ctime_ns, state, id, content_hash, attempts, reason, sidecar"
@@ -162,11 +176,13 @@ class PlaceIdentity:
 
     :param device: ``st_dev``, which may change with a reboot or a cable.
     :param file_system: ``f_fsid`` of ``statvfs``, for most file systems made of their UUID; 0 if unknown.
+    :param mounted: whether something was mounted right there.
     """
 
     device: int
     file_system: int
     inode: int
+    mounted: bool = False
 
 
 class Ledger:
@@ -435,25 +451,28 @@ class Ledger:
 
     def root_seen(self, folder: str) -> PlaceIdentity | None:
         """What was remembered of a root, or of a mount point below one."""
-        sql = "SELECT device, file_system, inode FROM places WHERE folder = ?"
+        sql = "SELECT device, file_system, inode, mounted FROM places WHERE folder = ?"
         rows = self._read(sql, [_folder_key(folder)])
-        return PlaceIdentity(*map(int, rows[0])) if rows else None
+        return _place_identity(rows[0]) if rows else None
 
     def places_under(self, folder: str) -> dict[str, PlaceIdentity]:
         """What was remembered of mount points anywhere below this folder, without the folder itself."""
-        sql = "SELECT folder, device, file_system, inode FROM places WHERE folder >= ? AND folder < ?"
+        sql = (
+            "SELECT folder, device, file_system, inode, mounted FROM places WHERE folder >= ? AND folder < ?"
+        )
         rows = self._read(sql, _range_below(folder))
-        return {os.fsdecode(place): PlaceIdentity(*map(int, identity)) for place, *identity in rows}
+        return {os.fsdecode(place): _place_identity(identity) for place, *identity in rows}
 
     def remember_root(self, folder: str, identity: PlaceIdentity) -> None:
         with self._writing() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?)",
                 (
                     _folder_key(folder),
                     _sqlite_int(identity.device),
                     _sqlite_int(identity.file_system),
                     _sqlite_int(identity.inode),
+                    identity.mounted,
                 ),
             )
 
@@ -464,6 +483,23 @@ class Ledger:
                 "DELETE FROM places WHERE folder = ? OR (folder >= ? AND folder < ?)",
                 (_folder_key(folder), *_range_below(folder)),
             )
+
+    # Relocations: roots whose pictures are being brought to another place.
+
+    def note_relocation(self, old: str, new: str) -> None:
+        with self._writing() as connection:
+            row = (os.fsencode(old), os.fsencode(new))
+            connection.execute("INSERT OR REPLACE INTO relocations VALUES (?, ?)", row)
+
+    def relocations(self) -> dict[str, str]:
+        """Where each root lies whose pictures were not all brought over; by where it lay before."""
+        rows = self._read("SELECT old, new FROM relocations", [])
+        return {os.fsdecode(old): os.fsdecode(new) for old, new in rows}
+
+    def forget_relocation(self, old: str) -> None:
+        """It is complete, or not wanted any more."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM relocations WHERE old = ?", (os.fsencode(old),))
 
     # Connections.
 
@@ -481,10 +517,10 @@ class Ledger:
         if version == SCHEMA_VERSION:
             return
         if version in _MIGRATIONS:
-            migration = (
-                f"BEGIN IMMEDIATE; {_MIGRATIONS[version]} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            steps = " ".join(_MIGRATIONS[lower] for lower in range(version, SCHEMA_VERSION))
+            self._writer.executescript(
+                f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
-            self._writer.executescript(migration)
             return
         if version != 0 or self._writer.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
             raise StoreUnreadableError(
@@ -545,6 +581,11 @@ def _entry(row: tuple[Any, ...]) -> LedgerEntry:
         reason,
         sidecar,
     )
+
+
+def _place_identity(row: Sequence[Any]) -> PlaceIdentity:
+    device, file_system, inode, mounted = row
+    return PlaceIdentity(int(device), int(file_system), int(inode), bool(mounted))
 
 
 def _signature_columns(signature: Signature) -> tuple[int | str, int | str, int, int | str, int | str]:

@@ -41,6 +41,7 @@ from imagedbd.errors import (
 )
 from imagedbd.generations import Generation, GenerationsFile, generations_of, note_damage, owner_of
 from imagedbd.indexer import Indexer
+from imagedbd.ledger import NAME as LEDGER
 from imagedbd.ledger import Ledger
 from imagedbd.names import Names
 from imagedbd.pausing import Pause
@@ -249,6 +250,7 @@ class Library:
         if self._embedder.info is None or self._ledger.counts()[PictureState.WAITING]:
             self._first_load = self._embedder.load()
             self._indexer.wait_for_model(self._first_load)
+        self._complete_relocations()
         self._log_what_is_odd()
         self._retry_what_can_be_read_now()
         self._watcher.start()
@@ -256,6 +258,29 @@ class Library:
         self._indexer.start()
         self._switcher.resume()
         self._scrubber.start()
+
+    def _complete_relocations(self) -> None:
+        """Broken off ones, and those asked for while no daemon ran: before anything looks at the folders."""
+        for old, new in self._ledger.relocations().items():
+            roots = self._rules.roots
+            if new not in roots or old in roots:
+                log.info("%s is not at %s after all: that is what the settings say", old, new)
+                self._ledger.forget_relocation(old)
+                continue
+            before = tuple(old if root == new else root for root in roots)
+            rules = _rules(replace(self._settings, roots=before))
+            try:
+                self._bring_over(Relocation(old, new, rules, self._ledger))
+            except DaemonStoppingError:
+                return
+            except StoreError as error:
+                log.warning("pictures of %s are followed by their content instead: %s", old, error.message)
+
+    def _bring_over(self, relocation: Relocation) -> int:
+        """In the indexer's thread, or before that has begun."""
+        brought = relocation.bring_over(self._indexer.relabel, lambda: self._closing)
+        log.info("%s lies at %s now: %d files were brought over", relocation.old, relocation.new, brought)
+        return brought
 
     def _retry_what_can_be_read_now(self) -> None:
         """Files whose package was missing when they were read become pending; the first scan finds them."""
@@ -277,7 +302,8 @@ class Library:
             log.warning("%s", difference.text)
 
     def break_off_start(self) -> None:
-        """The daemon is to stop: :meth:`start` walks through no more folders. Never waits."""
+        """The daemon is to stop: :meth:`start` does nothing more that takes long. Never waits."""
+        self._closing = True
         self._watcher.begin_stop()
 
     def begin_close(self) -> None:
@@ -606,10 +632,11 @@ class Library:
     def relocate(self, old: str, new: str, *, only_check: bool = False) -> dict[str, Any]:
         """Follow a root to its new place, which the settings name already, without embedding anything.
 
-        :param only_check: see whether it can be done, before the settings are changed.
+        :param only_check: see whether it can be done, before the settings are changed. If the daemon ends
+            after that change and before it is asked to go on, the next start does it.
         :returns: ``pictures``: how many were brought over, or would be.
-        :raises ImagedbError: it cannot be done. If it broke off in the middle, a scan does what is left, by
-            the pictures' content.
+        :raises ImagedbError: it cannot be done. If it broke off in the middle, the next start completes it,
+            or until then a scan, by the pictures' content.
         """
         relocation = Relocation(old, new, self._rules, self._ledger)
         relocation.check()
@@ -620,6 +647,7 @@ class Library:
                 f" whatever the file says. Start it with {new} in its place: no picture is embedded again."
             )
         if only_check:
+            self._ledger.note_relocation(old, new)
             return {"pictures": sum(self._ledger.counts(old).values())}
         roots = self._read_settings().roots
         if old in roots or new not in roots:
@@ -630,7 +658,7 @@ class Library:
             # In the indexer's thread to the end: by the old rules it would forget what lies at the new place.
             try:
                 relocation.check()  # what was indexed meanwhile would be there twice
-                brought.append(relocation.bring_over(self._indexer.relabel, lambda: self._closing))
+                brought.append(self._bring_over(relocation))
             finally:
                 self.reload()
 
@@ -642,7 +670,6 @@ class Library:
             raise StoreError(
                 "Indexing was held up; the pictures are followed by their content instead."
             ) from None
-        log.info("%s lies at %s now: %d files were brought over", old, new, brought[0])
         return {"pictures": brought[0]}
 
     def check_work(self) -> None:
@@ -881,7 +908,7 @@ def running_mark(settings: Settings) -> str:
 
 
 def ledger_file(settings: Settings) -> str:
-    return os.path.join(settings.data_dir, "ledger.sqlite3")
+    return os.path.join(settings.data_dir, LEDGER)
 
 
 def store_folder(settings: Settings) -> str:

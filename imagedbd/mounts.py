@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from imagedbd.rules import is_within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
 MOUNTINFO: Final = "/proc/self/mountinfo"
 
@@ -48,6 +48,15 @@ def read_mounts() -> list[Mount]:
     except OSError:
         return []
     return [_parsed(line) for line in lines if line]
+
+
+def is_mount_point(path: str, places: Container[str]) -> bool:
+    """Whether a file system begins here: also one that is bound here from elsewhere, or a subvolume.
+
+    :param places: those of :func:`read_mounts`.
+    :raises OSError: it is not there.
+    """
+    return path in places or os.lstat(path).st_dev != os.lstat(os.path.dirname(path)).st_dev
 
 
 def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:

@@ -1,25 +1,28 @@
 """A root that lies elsewhere now: what is known of its pictures goes on under their new paths.
 
 Nothing is read for that. A scan then finds the files unchanged, or where they were copied has them hashed
-while they stay searchable. Whatever goes wrong in the middle costs no more: a picture that was not brought
-over is known by its content when a scan meets it.
+while they stay searchable. It is written down before it begins: what was broken off is completed by the next
+start, before any scan could miss a picture at the old place.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from imagedbd.errors import DaemonStoppingError, NothingMatchedError, UsageError
-from imagedbd.rules import is_within
+from imagedbd.ledger import NAME as LEDGER
+from imagedbd.ledger import Ledger
+from imagedbd.locking import locked_data
+from imagedbd.rules import Rules, is_within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from imagedbd.config import Settings
     from imagedbd.datatypes import LedgerEntry
-    from imagedbd.ledger import Ledger
-    from imagedbd.rules import Rules
 
 PAGE: Final = 2000
 """Pictures that are brought over at a time."""
@@ -43,6 +46,24 @@ def check_places(old: str, new: str, roots: tuple[str, ...]) -> None:
                 f"{inner} lies in {outer}: pictures that move there are followed anyway, without embedding."
                 " Add it with `imagedb root add`, if it is not watched, and then remove the old one."
             )
+
+
+def note_at_rest(settings: Settings, roots: Sequence[str], old: str, new: str) -> int | None:
+    """Have the next start of the daemon bring the pictures over; for when none runs.
+
+    :param roots: what is watched so far.
+    :returns: how many files it will bring over; ``None`` if there is no index yet.
+    :raises LockHeldError: one runs all the same.
+    :raises ImagedbError: it cannot be done; the message says why.
+    """
+    file = os.path.join(settings.data_dir, LEDGER)
+    if not os.path.exists(file):
+        return None
+    rules = Rules(roots, [os.path.realpath(settings.data_dir)])
+    with locked_data(settings), closing(Ledger(file)) as ledger:
+        Relocation(old, new, rules, ledger).check()
+        ledger.note_relocation(old, new)
+        return sum(ledger.counts(old).values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +99,15 @@ class Relocation:
     def bring_over(
         self, relabel: Callable[[Mapping[str, LedgerEntry]], None], is_over: Callable[[], bool]
     ) -> int:
-        """Put everything known of the old place under the new one.
+        """Put everything known of the old place under the new one, or what an earlier try left there.
 
         :param relabel: writes entries with their rows, each under its former path.
         :param is_over: whether the daemon stops.
         :returns: how many files that were.
-        :raises DaemonStoppingError: in the middle; a scan follows the rest by its content.
+        :raises DaemonStoppingError: in the middle; the next start brings the rest over.
         :raises StoreError: some may be brought over.
         """
+        self.ledger.note_relocation(self.old, self.new)
         self._bring_places_over()
         total = 0
         for page in self._pages():
@@ -93,6 +115,7 @@ class Relocation:
                 raise DaemonStoppingError(f"It was asked to stop when {total} files were brought over.")
             relabel(page)
             total += len(page)
+        self.ledger.forget_relocation(self.old)
         return total
 
     def _bring_places_over(self) -> None:
@@ -106,9 +129,11 @@ class Relocation:
     def _pages(self) -> Iterator[dict[str, LedgerEntry]]:
         page: dict[str, LedgerEntry] = {}
         for entry in self.ledger.under(self.old):
-            if self._is_ours(entry.path):
+            place = self._moved(entry.path)
+            # What was indexed there, after an earlier try that failed, is newer.
+            if self._is_ours(entry.path) and self.ledger.get(place) is None:
                 # With the old signature: where the file is another one by that, a scan has it hashed.
-                page[entry.path] = replace(entry, path=self._moved(entry.path))
+                page[entry.path] = replace(entry, path=place)
             if len(page) == PAGE:
                 yield page
                 page = {}

@@ -7,8 +7,9 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imagedbd.backups import LEDGER, SETTINGS, Backup, copy_checked, generation_of
+from imagedbd.backups import SETTINGS, Backup, copy_checked, generation_of
 from imagedbd.errors import StoreError, StoreUnreadableError
+from imagedbd.ledger import NAME as LEDGER
 from imagedbd.ledger import Ledger
 from imagedbd.library import open_generation, running_mark
 from imagedbd.locking import locked_data

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import stat as stat_module
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imagedbd.ledger import PlaceIdentity
+from imagedbd.mounts import is_mount_point, read_mounts
 from imagedbd.rules import is_within
 
 if TYPE_CHECKING:
@@ -44,9 +46,7 @@ class RootGuard:
             return f"cannot be read: {error.strerror}"
         if empty and not self._is_the_very_folder(place, identity) and self._ledger.holds_any(place):
             return "is empty, and was not before"
-        if not self._is_familiar(place, identity):
-            return "lies on another file system than before"
-        return None
+        return self._why_unfamiliar(place, identity)
 
     def why_absence_is_no_proof(self, path: str) -> str | None:
         """Why a file that cannot be found may still be there; ``None`` if it is gone for good.
@@ -72,7 +72,8 @@ class RootGuard:
         A place that has gone again meanwhile is left as it was remembered.
         """
         try:
-            identity = _identity(place)
+            mounted = is_mount_point(place, {mount.place for mount in read_mounts()})
+            identity = replace(_identity(place), mounted=mounted)
         except (_NotAFolderError, OSError):
             return
         if identity != self._ledger.root_seen(place):
@@ -86,13 +87,22 @@ class RootGuard:
         known = self._ledger.root_seen(place)
         return known is not None and _same_file_system(known, identity) and known.inode == identity.inode
 
-    def _is_familiar(self, place: str, identity: PlaceIdentity) -> bool:
-        """Whether this is the file system of before, or at least holds what it held.
+    def _why_unfamiliar(self, place: str, identity: PlaceIdentity) -> str | None:
+        """Why this is not what was there before, nor holds what that held.
 
-        Device numbers change with a reboot and file systems with a new disk: the pictures decide.
+        Device numbers change with a reboot and file systems with a new disk: the pictures decide. So they
+        do where a folder of the same disk was bound to this place, and what is there now is another one.
         """
         known = self._ledger.root_seen(place)
-        return known is None or _same_file_system(known, identity) or self._holds_what_is_known(place)
+        if known is None:
+            return None
+        if not _same_file_system(known, identity):
+            reason = "lies on another file system than before"
+        elif known.mounted and known.inode != identity.inode:
+            reason = "is not what was mounted there before"
+        else:
+            return None
+        return None if self._holds_what_is_known(place) else reason
 
     def _holds_what_is_known(self, place: str) -> bool:
         sample = self._ledger.sample(place, _SAMPLE)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import PictureState, RootState, RootStatus, Signature
 from imagedbd.errors import ImagedbError
-from imagedbd.mounts import read_mounts
+from imagedbd.mounts import is_mount_point, read_mounts
 from imagedbd.roots import RootGuard
 from imagedbd.rules import is_within, outermost
 from imagedbd.sidecars import has_its_sidecars, is_sidecar
@@ -443,7 +443,7 @@ class _Scan:
         self.mounts = frozenset(mount.place for mount in read_mounts())
         for place in self.guard.mounts_below(root):
             with contextlib.suppress(OSError):
-                if not self._is_offline(place) and not self._is_mount_point(place):
+                if not self._is_offline(place) and not is_mount_point(place, self.mounts):
                     self.ledger.forget_root(place)
 
     def _is_out_of_reach(self, path: str) -> bool:
@@ -470,20 +470,13 @@ class _Scan:
         try:
             if path in self.offline or not stat_module.S_ISDIR(os.lstat(path).st_mode):
                 return False
-            is_inner_mount = path not in self.rules.roots and self._is_mount_point(path)
+            is_inner_mount = path not in self.rules.roots and is_mount_point(path, self.mounts)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:  # it lies in a folder that may not be entered
             self.unreadable[path] = error.strerror or str(error)
             return False
         return not is_inner_mount or self._may_enter_mount(path)
-
-    def _is_mount_point(self, path: str) -> bool:
-        """Whether a file system begins here: also one that is bound here from elsewhere, or a subvolume.
-
-        :raises OSError: it is not there.
-        """
-        return path in self.mounts or os.lstat(path).st_dev != os.lstat(os.path.dirname(path)).st_dev
 
     def _may_enter_mount(self, path: str) -> bool:
         if self._is_offline(path):

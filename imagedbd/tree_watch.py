@@ -135,6 +135,7 @@ class TreeWatch:
         self._on_doubt = on_doubt
         self._on_lost = on_lost
         self._is_stopping = is_stopping
+        self._ended = False
         self._why_lost: str | None = None
         self._lock = threading.Lock()
         self._paths_of: dict[WatchDescriptor, tuple[str, ...]] = {}
@@ -151,7 +152,8 @@ class TreeWatch:
             raise
 
     def stop(self) -> None:
-        """Stop listening. Not to be called from a callback."""
+        """Stop listening, and end a walk through the folders early. Not to be called from a callback."""
+        self._ended = True
         self._reader.stop()
         self._reader.join()
 
@@ -219,7 +221,7 @@ class TreeWatch:
         return True
 
     def _watch_all(self, ahead: list[FolderRules]) -> None:
-        while ahead and not self._is_stopping():
+        while ahead and not (self._ended or self._is_stopping()):
             folder = ahead.pop()
             # Watched first and listed then: what comes in between is seen twice rather than never.
             if self._watch(folder.path):

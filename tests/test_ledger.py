@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from imagedbd.datatypes import LedgerEntry, PictureState, Signature
 from imagedbd.errors import StoreError, StoreUnreadableError
-from imagedbd.ledger import KeptVector, Ledger, PlaceIdentity
+from imagedbd.ledger import SCHEMA_VERSION, KeptVector, Ledger, PlaceIdentity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -282,7 +282,7 @@ class TestKnownContents:
 
 class TestPlaces:
     def test_are_remembered_until_their_root_is_forgotten(self, ledger):
-        own, inner = PlaceIdentity(2**64 - 1, 7, 2), PlaceIdentity(1, 2**63, 2**64 - 1)
+        own, inner = PlaceIdentity(2**64 - 1, 7, 2), PlaceIdentity(1, 2**63, 2**64 - 1, mounted=True)
         ledger.remember_root("/r", own)
         ledger.remember_root("/r/disk", inner)
         assert ledger.root_seen("/r") == own
@@ -290,6 +290,14 @@ class TestPlaces:
         ledger.forget_root("/r")
         assert ledger.root_seen("/r") is None
         assert ledger.places_under("/") == {}
+
+    def test_relocations_are_noted_until_they_are_complete(self, ledger):
+        ledger.note_relocation("/old\udcff", "/n")
+        ledger.note_relocation("/r", "/s")
+        ledger.note_relocation("/r", "/new")
+        assert ledger.relocations() == {"/old\udcff": "/n", "/r": "/new"}
+        ledger.forget_relocation("/old\udcff")
+        assert ledger.relocations() == {"/r": "/new"}
 
 
 class TestTheFile:
@@ -341,20 +349,30 @@ class TestTheFile:
             ledger.get("/a.jpg")
 
 
-def test_a_ledger_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_a_ledger_of_an_older_format_is_taken_over(tmp_path: Path, version: int) -> None:
     file = str(tmp_path / "ledger.sqlite3")
+    place = PlaceIdentity(1, 2, 3)
     ledger = Ledger(file)
     ledger.put([entry("/a.jpg", id="1", content_hash="x")])
+    ledger.remember_root("/r", place)
     ledger.close()
+    lacks = {
+        1: "ALTER TABLE files DROP COLUMN sidecar;",
+        2: "ALTER TABLE places DROP COLUMN mounted; DROP TABLE relocations;",
+    }
     with sqlite3.connect(file) as connection:
-        connection.execute("ALTER TABLE files DROP COLUMN sidecar")
-        connection.execute("PRAGMA user_version = 1")
+        connection.executescript(" ".join(lacks[step] for step in range(version, SCHEMA_VERSION)))
+        connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     for _ in range(2):
         ledger = Ledger(file)
         assert ledger.get("/a.jpg") == entry("/a.jpg", id="1", content_hash="x")
         ledger.put([entry("/b.jpg", sidecar="mark")])
         assert ledger.get("/b.jpg") == entry("/b.jpg", sidecar="mark")
+        assert ledger.root_seen("/r") == place
+        ledger.note_relocation("/r", "/s")
+        assert ledger.relocations() == {"/r": "/s"}
         ledger.close()
 
 

@@ -81,6 +81,18 @@ def test_a_daemon_that_stops_does_not_wait_for_the_end(world: World) -> None:
     brought = [path for path in world.known() if path.startswith(f"{world.new}/")]
     assert len(brought) == PAGE
     assert len(world.known()) == 2 * PAGE + 1
+    assert world.ledger.relocations() == {str(world.old): str(world.new)}
+    assert world.bring_over() == PAGE + 1
+    assert world.known() == sorted(f"{world.new}/{name}" for name in [*names, "a.jpg"])
+    assert world.ledger.relocations() == {}
+
+
+def test_what_was_indexed_at_the_new_place_since_a_failed_try_is_newer(world: World) -> None:
+    made = world.add("a.jpg")
+    newer = replace(made, path=str(world.new / "a.jpg"), content_hash="other")
+    world.ledger.put([newer])
+    assert world.bring_over() == 0
+    assert world.ledger.get(newer.path) == newer
 
 
 def test_a_root_nested_in_the_old_one_stays_with_what_belongs_to_it(world: World) -> None:

@@ -371,6 +371,17 @@ class TestOfflineRoots:
         (status,) = world.scanner.roots_status()
         assert status.reason == "It lies on another file system than before."
 
+    def test_a_root_where_another_folder_of_the_same_disk_was_mounted_loses_nothing(self, world):
+        gone = world.add_indexed("a.jpg")
+        world.scan()
+        os.unlink(gone)
+        world.add("b.jpg")
+        known = world.ledger.root_seen(str(world.root))
+        world.ledger.remember_root(str(world.root), replace(known, inode=known.inode + 1, mounted=True))
+        assert world.scanned() == set()
+        (status,) = world.scanner.roots_status()
+        assert status.reason == "It is not what was mounted there before."
+
     def test_a_root_on_another_file_system_that_holds_the_known_pictures_is_the_same(self, world):
         world.add_indexed("a.jpg")
         world.add_indexed("b.jpg")

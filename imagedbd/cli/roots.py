@@ -87,7 +87,7 @@ def relocate(
     Nothing is embedded again, and pictures keep their identity. Move the files first, by any means.
     """
     from imagedbd.config import load_settings, move_root, resolve_root
-    from imagedbd.relocation import check_places
+    from imagedbd.relocation import check_places, note_at_rest
 
     target = target_of(context)
     status = _status(target)
@@ -98,6 +98,7 @@ def relocate(
         roots = load_settings({"config_file": config_file}, environ={}).roots
         root = _as_watched(old, roots)
         check_places(root, place, tuple(roots))
+        pictures = note_at_rest(target.settings, roots, root, place)
     else:
         root = _as_watched(old, [known["path"] for known in status["roots"]])
         target.client.relocate(root, place, only_check=True)
@@ -106,14 +107,15 @@ def relocate(
     if not move_root(config_file, root, place) and place not in filed:
         _check_configured(root, config_file, status)
     if status is None:
-        output.say(
-            f"Saved in {output.home_path(config_file)}. The daemon is not running: at its start it reads the"
-            " files once to recognise them, and embeds none again."
+        it = (
+            "has no index yet"
+            if pictures is None
+            else f"brings {output.count(pictures, 'picture')} over when it starts"
         )
+        output.say(f"Saved in {output.home_path(config_file)}. The daemon is not running, and {it}.")
         return
     with output.busy("Bringing the pictures over…"):
-        pictures = target.client.relocate(root, place)["pictures"]
-    what = output.count(pictures, "picture")
+        what = output.count(target.client.relocate(root, place)["pictures"], "picture")
     output.say(f"{output.home_path(root)} lies at {output.home_path(place)} now, with {what}.")
 
 

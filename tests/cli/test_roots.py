@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import sys
 import tomllib
 
 import pytest
 
+from imagedbd.datatypes import LedgerEntry, PictureState, Signature
 from imagedbd.errors import UsageError
+from imagedbd.ledger import Ledger
 
 from .conftest import a_status
 
@@ -24,6 +28,15 @@ def photos(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """Of the daemon that does not run."""
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.closing(Ledger(str(folder / "ledger.sqlite3"))) as ledger:
+        yield ledger
 
 
 def _roots(config):
@@ -127,9 +140,30 @@ def test_relocating_with_the_daemon_down(imagedb, config, photos):
     config.write_text('roots = ["/stays", "/gone"] # mine\n')
     ran = imagedb("root", "relocate", "/gone", "photos")
     assert ran.code == 0
-    assert "at its start" in ran.words
+    assert "not running, and has no index yet" in ran.words
     assert _roots(config) == ["/stays", str(photos)]
     assert "# mine" in config.read_text()
+
+
+def test_relocating_an_index_at_rest(imagedb, config, photos, ledger):
+    config.write_text('roots = ["/gone"]\n')
+    (photos / "a.jpg").touch()
+    signature = Signature.of(os.lstat(photos / "a.jpg"))
+    ledger.put([LedgerEntry("/gone/a.jpg", signature, PictureState.INDEXED)])
+    ran = imagedb("root", "relocate", "/gone", "photos")
+    assert ran.code == 0
+    assert "brings 1 picture over when it starts" in ran.words
+    assert ledger.relocations() == {"/gone": str(photos)}
+
+
+def test_relocating_an_index_at_rest_to_a_place_that_has_not_its_pictures(imagedb, config, photos, ledger):
+    config.write_text('roots = ["/gone"]\n')
+    ledger.put([LedgerEntry("/gone/else.jpg", Signature(1, 1, 1, 1, 1), PictureState.INDEXED)])
+    ran = imagedb("root", "relocate", "/gone", "photos")
+    assert ran.code == 2
+    assert "not the same library" in ran.words
+    assert ledger.relocations() == {}
+    assert _roots(config) == ["/gone"]
 
 
 def test_relocating_where_a_variable_hides_the_file_is_refused_before_it_is_touched(

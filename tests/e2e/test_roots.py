@@ -101,16 +101,35 @@ class TestRelocation:
         assert self.ids(library) == before
         assert library.json("status")["embeds_total"] == 0
 
-    def test_while_the_daemon_is_down_the_pictures_are_known_by_their_content(self, library: Machine) -> None:
+    def test_a_daemon_that_is_down_follows_at_its_start_and_need_not_see_the_files(
+        self, library: Machine
+    ) -> None:
         before, new = self.ids(library), library.home / "disk"
         library.stop()
         os.rename(library.photos, new)
         self.relocate(library, new)
+        os.rename(new, library.home / "unplugged")
         library.start(roots=[])
+        library.run("scan")
         library.wait()
         assert self.ids(library) == before
         assert library.listed() == {f"disk/{p}" for p in ("one.jpg", "trip/two.png", "trip/three.webp")}
-        assert library.json("status")["embeds_total"] == 0
+        os.rename(library.home / "unplugged", new)
+        assert_equal(library, new)
+        assert self.ids(library) == before
+        assert embedded(library) == 0
+
+    def test_a_relocation_that_the_settings_take_back_is_none(self, library: Machine) -> None:
+        before, new = self.ids(library), library.home / "disk"
+        library.stop()
+        os.rename(library.photos, new)
+        self.relocate(library, new)
+        os.rename(new, library.photos)
+        assert move_root(str(library.home / "config.toml"), str(new), str(library.photos))
+        library.start(roots=[])
+        assert_equal(library, library.photos)
+        assert self.ids(library) == before
+        assert embedded(library) == 0
 
     def test_a_daemon_that_was_given_the_root_otherwise_refuses_before_the_file_is_touched(
         self, library: Machine
@@ -152,6 +171,7 @@ class TestRelocation:
         self, library: Machine, place: str
     ) -> None:
         before, new = self.ids(library), library.home / "disk"
+        pictures = [os.path.relpath(path, library.photos) for path, _ in pictures_in(library.photos)]
         library.stop()
         library.environment |= {
             "IMAGEDBD_TEST_KILL": place,
@@ -166,7 +186,14 @@ class TestRelocation:
         assert library.process is not None
         assert library.process.wait(30) == -signal.SIGKILL
         (library.home / "now").unlink()
+        # What was begun is completed, whether the new place can be seen just now or not.
+        os.rename(new, library.home / "unplugged")
         library.start(roots=[])
+        library.run("scan")
+        library.wait()
+        assert self.ids(library) == before
+        assert {row["path"] for row in library.json("list")} == {str(new / p) for p in pictures}
+        os.rename(library.home / "unplugged", new)
         assert_equal(library, new)
         assert self.ids(library) == before
         assert embedded(library) == 0
@@ -382,13 +409,17 @@ class TestMounts:
         assert embedded(mounted) == 5
 
     @pytest.mark.parametrize("source", ["disk", "album"], ids=["another disk", "a folder of the same"])
+    @pytest.mark.parametrize("beneath", [0, 1], ids=["empty beneath", "pictures beneath"])
     def test_what_is_mounted_below_a_root_is_missed_and_not_forgotten(
-        self, mounted: Machine, source: str
+        self, mounted: Machine, source: str, beneath: int
     ) -> None:
         if source == "album":
             shutil.copytree(self.view(mounted) / mounted.photos.relative_to("/"), mounted.home / "album")
         stick = mounted.home / "elsewhere" / "stick"
         stick.mkdir()
+        for number in range(beneath):
+            save(stick / f"{number}.jpg", 20 + number)
+        self.assert_equal(mounted)
         self.inside(mounted, "mount", "--bind", str(mounted.home / source), str(stick))
         mounted.until(lambda: "elsewhere/stick/trip/two.png" in mounted.listed())
         self.assert_equal(mounted)
@@ -399,7 +430,7 @@ class TestMounts:
         assert indexed(mounted) == known
         self.inside(mounted, "mount", "--bind", str(mounted.home / source), str(stick))
         self.assert_equal(mounted)
-        assert embedded(mounted) == 4
+        assert embedded(mounted) == 4 + beneath
 
 
 def test_folders_over_the_watch_limit_are_told_and_scanned(machine: Machine) -> None:

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from churn.contents import Said
+from churn.oracle import compare_said
 
 from imagedbd.datatypes import Limits, PictureState
 from imagedbd.decoder_worker import decode_bytes
 from imagedbd.ledger import Ledger
+from imagedbd.sidecars import has_its_sidecars
 from imagedbd.stores import open_store
 
 if TYPE_CHECKING:
@@ -57,6 +60,11 @@ def leftovers(data: str, kind: str, expected: Expected, contents: Contents) -> l
             row.record.signature,
         ):
             faults.append(f"{row.record.path!r}: ledger {entry} and store {row.record} differ")
+        if entry and row.record.path in expected.said and not has_its_sidecars(entry):
+            faults.append(f"{row.record.path!r}: ledger has the mark {entry.sidecar!r} of its sidecars")
+    records = {r.record.path: r.record.metadata for r in rows}
+    said = {path: Said(m.rating, m.caption, m.keywords) for path, m in records.items()}
+    faults += [f"{path!r}: {fault}" for path, fault in compare_said(said, expected).items()]
     return faults + [f"vector of {path!r} is another's" for path in _wrong_vectors(rows, model, contents)]
 
 

@@ -10,7 +10,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import psutil
 from churn.aftermath import leftovers
-from churn.contents import Contents
-from churn.oracle import PATTERNS, Oracle, compare
+from churn.contents import Contents, Said
+from churn.oracle import PATTERNS, Expected, Oracle, compare, compare_said
 from churn.world import Hands, World
 from machine import Machine
 
@@ -357,7 +357,25 @@ class Churn:
         listed = self.machine.json("list") if listed is None else listed
         rows = [(row["path"], row["content_hash"]) for row in listed]
         failures = {row["path"]: row["reason"] for row in self.client.failures()}
-        return compare(rows, failures, expected)
+        said = {row["path"]: _said_in(row) for row in self.client.export(vectors=False)}
+        faults = compare(rows, failures, expected)
+        return {**compare_said(said, expected), **self._search_faults(expected), **faults}
+
+    def _search_faults(self, expected: Expected) -> dict[str, str]:
+        """Whether a search for a word of a sidecar, of today or of the past, finds what it has to."""
+        words = sorted({word for said in self.world.contents.said.values() for word in said.keywords})
+        if (
+            not words
+            or len(expected.said) < len(expected.pictures)
+            or expected.out_of_reach
+            or expected.either
+        ):
+            return {}
+        word = random.Random(f"{self.seed}/{self.done[-1].number} word").choice(words)
+        hits = self.client.search(text=word, limit=1000)["hits"]
+        found = {hit["path"] for hit in hits}
+        wanted = {path for path, said in expected.said.items() if word in said.keywords}
+        return dict.fromkeys(found ^ wanted, f"is found by {word!r} and must not be, or the reverse")
 
     def _retry_worn_out(self) -> bool:
         """Who was killed over a file twice must not believe in it; it is tried again when somebody asks."""
@@ -433,6 +451,10 @@ _DISTURBANCES: Final[tuple[Callable[[Churn, random.Random], str | None], ...]] =
     *(Churn.take_root_away, Churn.take_root_away, Churn.make_root_again),
     *((Churn.pause, Churn.pause) if hasattr(Client, "pause") else ()),
 )
+
+
+def _said_in(row: Mapping[str, Any]) -> Said:
+    return Said(row["rating"], row["caption"], tuple(row["keywords"]))
 
 
 def _kind_of(process: psutil.Process) -> str:

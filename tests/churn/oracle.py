@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from churn.contents import hash_of
+from churn.contents import Said, hash_of
 
 if TYPE_CHECKING:
     from churn.contents import Contents
@@ -21,6 +21,7 @@ SUFFIXES = frozenset(
         *(".tif", ".tiff", ".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm"),
     }
 )
+SIDECAR_SUFFIXES = (".xmp", ".XMP")
 IGNORE_FILE = ".imagedbignore"
 PATTERNS = ("*.png", "trip/", "!*.png", "*", "!*", "a*", "/a.jpg", "!/inner/", "?.jpg", "2024", "!f.JPG")
 """Lines that are written into ignore files."""
@@ -29,12 +30,14 @@ PATTERNS = ("*.png", "trip/", "!*.png", "*", "!*", "a*", "/a.jpg", "!/inner/", "
 @dataclass(slots=True)
 class Expected:
     """:param pictures: path → content hash, of all that must be listed.
+    :param said: path → what its sidecars say, of the same; without those beside which a writer was overtaken.
     :param failed: paths that must be told as failures.
     :param either: path → content hash, where a writer was overtaken and left nobody knows what.
     :param out_of_reach: folders that the daemon may not look into.
     """
 
     pictures: dict[str, str] = field(default_factory=dict)
+    said: dict[str, Said] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     either: dict[str, str] = field(default_factory=dict)
     out_of_reach: set[str] = field(default_factory=set)
@@ -65,8 +68,32 @@ class Oracle:
             expected.failed.add(path)
         elif found in self.contents.good:
             expected.pictures[path] = found
+            if (said := self._said_of(path)) is not None:
+                expected.said[path] = said
         else:
             expected.either[path] = found
+
+    def _said_of(self, picture: str) -> Said | None:
+        """What is beside a picture; ``None`` if nobody knows. The whole name goes before its stem."""
+        said = Said()
+        for base in dict.fromkeys((picture, os.path.splitext(picture)[0])):
+            for path in (f"{base}{suffix}" for suffix in SIDECAR_SUFFIXES):
+                one = self._said_in(path)
+                if one is None:
+                    return None
+                said = said.and_then(one)
+        return said
+
+    def _said_in(self, sidecar: str) -> Said | None:
+        try:
+            if not stat_module.S_ISREG(os.lstat(sidecar).st_mode) or not self._readable(sidecar):
+                return Said()
+        except OSError:
+            return Said()
+        with open(sidecar, "rb") as file:
+            found = hash_of(file.read())
+        known_for_silence = found in self.contents.good or found in self.contents.bad
+        return self.contents.said.get(found, Said() if known_for_silence else None)
 
     def _files(
         self, folder: str, roots: set[str], lines: tuple[_Lines, ...], expected: Expected
@@ -159,6 +186,15 @@ def compare(rows: list[tuple[str, str]], failures: Mapping[str, str], expected: 
         faults[path] = f"should not be known, {_state(path, listed, failures)}"
     twice = [path for path, count in Counter(path for path, _ in rows).items() if count > 1]
     return faults | dict.fromkeys(twice, "is listed twice")
+
+
+def compare_said(rows: Mapping[str, Said], expected: Expected) -> dict[str, str]:
+    """Path → what its record has wrong of its sidecars; those without one are :func:`compare`'s."""
+    return {
+        path: f"its sidecars say {said}, its record {rows[path]}"
+        for path, said in expected.said.items()
+        if path in rows and rows[path] != said
+    }
 
 
 def _state(path: str, listed: Mapping[str, str], failures: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from churn.contents import Contents, hash_of
-from churn.oracle import IGNORE_FILE, PATTERNS
+from churn.oracle import IGNORE_FILE, PATTERNS, SIDECAR_SUFFIXES, SUFFIXES
 from renames import exchange
 
 FULL: Final = 100
@@ -32,13 +32,14 @@ NAMES: Final = tuple(
         *(b"\xff\xfe.jpg", b"caf\xe9.png", "x" * 251 + ".jpg", ".jpg", ".hidden.jpg"),
         *("h.jpg", "i.jpeg", "j.ppm", "k.bmp", "l.gif", "m.jp2", "n.avif", "o.jfif"),
         *("notes.txt", "a.jpg.part", "two.dots.jpeg", "\u202egpj.jpg", "a.jpg~"),
+        *("a.xmp", "a.jpg.xmp", "IMG_0001.XMP", "two.dots.xmp", "\u00e9t\u00e9.xmp"),
     )
 )
 FOLDERS: Final = tuple(
     os.fsdecode(name.encode() if isinstance(name, str) else name)
     for name in (
         *("trip", "Trip", "2024", "a.jpg", "new\nline", "-r", "🏖️", "\u00fc", "u\u0308", "' --", "y" * 200),
-        *(b"\xfe\xff", ".thumbnails", "inner", "b", "c", "d"),
+        *(b"\xfe\xff", ".thumbnails", "inner", "b", "c", "d", "b.xmp"),
     )
 )
 MODES: Final = (0o644, 0o644, 0o444, 0o000, 0o200)
@@ -109,8 +110,9 @@ class World:
         return any(f"{path}/".startswith(f"{root}/") for root in self.roots)
 
     def note(self, data: bytes) -> bytes:
-        """Remember that this is, or was, in a file."""
-        self.seen.add(hash_of(data))
+        """Remember that this is, or was, in a file. A sidecar is no picture, whatever its name."""
+        if hash_of(data) not in self.contents.said:
+            self.seen.add(hash_of(data))
         return data
 
     def note_unfinished(self) -> None:
@@ -119,7 +121,7 @@ class World:
 
     def present(self) -> set[str]:
         """Hashes of all contents that are in files now."""
-        return {hash_of(Path(path).read_bytes()) for path in self.files()}
+        return {hash_of(Path(path).read_bytes()) for path in self.files()} - self.contents.said.keys()
 
     def write_on(self, writer: Writer) -> bool:
         """Another piece; True when that was the last."""
@@ -205,6 +207,29 @@ class Hands:
         if not files:
             raise FileNotFoundError(2, "no file")
         return self._touch(self.rng.choice(files))
+
+    def picture(self) -> str:
+        """A file with a picture's name.
+
+        :raises FileNotFoundError: there is none.
+        """
+        pictures = [p for p in self.world.files() if os.path.splitext(p)[1].lower() in SUFFIXES]
+        if not pictures:
+            raise FileNotFoundError(2, "no picture")
+        return self._touch(self.rng.choice(pictures))
+
+    def sidecar(self) -> str:
+        """:raises FileNotFoundError: there is none."""
+        sidecars = [path for path in self.world.files() if path.endswith(SIDECAR_SUFFIXES)]
+        if not sidecars:
+            raise FileNotFoundError(2, "no sidecar")
+        return self._touch(self.rng.choice(sidecars))
+
+    def beside(self, picture: str) -> str:
+        """Where a sidecar of this picture may be or not."""
+        base = picture if self.rng.random() < 0.4 else os.path.splitext(picture)[0]
+        suffix = self.rng.choice((*SIDECAR_SUFFIXES, SIDECAR_SUFFIXES[0]))
+        return self._touch(f"{base}{suffix}")
 
     def folder(self) -> str:
         """Mostly one that is watched, and is not hidden."""
@@ -399,10 +424,80 @@ class Hands:
         os.remove(path)
         return None
 
+    def write_sidecar(self) -> str:
+        """As most editors do, over what is there."""
+        return self._write_sidecar(self.beside(self.picture()))
+
+    def write_sidecar_first(self) -> str:
+        """Before its picture comes, or without one."""
+        place = self.place()
+        done = self._write_sidecar(self.beside(place))
+        return f"{done} and {self._write(place, self.data())}" if self.rng.random() < 0.7 else done
+
+    def edit_sidecar_unnoticed(self) -> str:
+        """Other words of the same size, under the same time, in the same inode."""
+        path = self.sidecar()
+        stat, data = os.stat(path), self.world.contents.make_sidecar_alike(self.number)
+        if stat.st_size != len(data):
+            return self._write_sidecar(path, data)
+        with open(path, "r+b") as file:
+            file.write(data)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        return hash_of(data)[:8]
+
+    def save_sidecar_atomically(self) -> str:
+        path = self.sidecar() if self.rng.random() < 0.5 else self.beside(self.picture())
+        folder, name = os.path.split(path)
+        temporary = self.rng.choice((f".{name[:200]}.tmp", f"{name[:200]}~", f"tmp{self.number}.xmp", None))
+        place = os.path.join(self.world.outside if temporary is None else folder, temporary or "t.xmp")
+        done = self._write_sidecar(self._touch(place))
+        os.replace(place, path)
+        return done
+
+    def remove_sidecar(self) -> None:
+        os.remove(self.sidecar())
+
+    def move_sidecar(self) -> None:
+        """To another picture, and not with its own."""
+        os.rename(self.sidecar(), self.beside(self.picture()))
+
+    def exchange_sidecars(self) -> None:
+        exchange(self.sidecar(), self.sidecar())
+
+    def move_picture_without_sidecars(self) -> None:
+        os.rename(self.picture(), self.place())
+
+    def move_with_sidecars(self) -> None:
+        """A picture with all of its sidecars, in either order, mostly."""
+        pairs = self._with_sidecars()
+        for source, target in pairs if self.rng.random() < 0.5 else reversed(pairs):
+            os.rename(source, target)
+
+    def copy_with_sidecars(self) -> None:
+        for source, target in self._with_sidecars():
+            shutil.copy2(source, target)
+
+    def _with_sidecars(self) -> list[tuple[str, str]]:
+        """A picture and its sidecars, and where each goes when the picture gets another place."""
+        picture, place = self.picture(), self.place()
+        bases = {picture: place, os.path.splitext(picture)[0]: os.path.splitext(place)[0]}
+        pairs = [(f"{old}{s}", f"{new}{s}") for old, new in bases.items() for s in SIDECAR_SUFFIXES]
+        there = [(self._touch(old), self._touch(new)) for old, new in pairs if os.path.lexists(old)]
+        return [(picture, place), *there]
+
+    def _write_sidecar(self, path: str, data: bytes | None = None) -> str:
+        data = self.world.contents.make_sidecar(self.rng, self.number) if data is None else data
+        self._write_through(path, data)
+        return f"says {hash_of(data)[:8]}"
+
     def _write(self, path: str, data: bytes) -> str:
-        flags = os.O_WRONLY | os.O_CREAT | self.rng.choice((os.O_TRUNC, os.O_TRUNC, 0))
         self.world.note(data)
         self.world.note_unfinished()
+        self._write_through(path, data)
+        return hash_of(data)[:8]
+
+    def _write_through(self, path: str, data: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | self.rng.choice((os.O_TRUNC, os.O_TRUNC, 0))
         # Not through a symbolic link: what that points to may be anything.
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -412,7 +507,6 @@ class Hands:
             os.ftruncate(descriptor, len(data))
         finally:
             os.close(descriptor)
-        return hash_of(data)[:8]
 
 
 def _walk(folder: str, without: str) -> Iterator[str]:
@@ -458,4 +552,14 @@ _ACTIONS: Final[tuple[tuple[Callable[[Hands], str | None], int], ...]] = (
     (Hands.chmod, 5),
     (Hands.ignore, 2),
     (Hands.stop_ignoring, 4),
+    (Hands.write_sidecar, 12),
+    (Hands.write_sidecar_first, 4),
+    (Hands.edit_sidecar_unnoticed, 4),
+    (Hands.save_sidecar_atomically, 5),
+    (Hands.remove_sidecar, 3),
+    (Hands.move_sidecar, 4),
+    (Hands.exchange_sidecars, 1),
+    (Hands.move_picture_without_sidecars, 3),
+    (Hands.move_with_sidecars, 5),
+    (Hands.copy_with_sidecars, 3),
 )

@@ -7,13 +7,14 @@ at which it does.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -135,6 +136,24 @@ class GenerationsFile:
         write_generations(self._data_dir, generations)
         self._current = generations
 
+    @contextlib.contextmanager
+    def written_if_all_goes_well(self, generations: Generations) -> Iterator[None]:
+        """Make this the state; where what follows fails, the old one is put back, which takes no room.
+
+        :raises StoreError: the old state holds.
+        """
+        former, kept = self._current, f"{generations_file(self._data_dir)}.former"
+        _write(kept, former)
+        try:
+            self.write(generations)
+            yield
+        except BaseException:
+            os.replace(kept, generations_file(self._data_dir))
+            self._current = former
+            raise
+        with contextlib.suppress(OSError):
+            os.unlink(kept)  # one that is left is written over by the next
+
     def free_place(self, kind: str) -> str:
         """A folder's name for a new store: ``lance``, or ``lance-2`` and so on."""
         known = self._current
@@ -202,7 +221,10 @@ def read_generations(data_dir: str) -> Generations | None:
 
 def write_generations(data_dir: str, generations: Generations) -> None:
     """:raises StoreError: the old file is still there."""
-    path = generations_file(data_dir)
+    _write(generations_file(data_dir), generations)
+
+
+def _write(path: str, generations: Generations) -> None:
     try:
         write_durably(path, json.dumps({"format": FORMAT, **asdict(generations)}, indent=2) + "\n")
     except OSError as error:

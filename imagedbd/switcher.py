@@ -16,6 +16,7 @@ from imagedbd.errors import (
     ConfigError,
     DaemonBusyError,
     DaemonStoppingError,
+    ImagedbError,
     ModelUnavailableError,
     NothingMatchedError,
     StoreError,
@@ -162,7 +163,12 @@ class Switcher:
         if not target.is_remote:
             target = replace(target, place=shop.file.free_place(target.kind))
         former, forgotten = shop.room.current, shop.file.current
-        store = shop.open_store(target)
+        try:
+            store = shop.open_store(target)
+        except ImagedbError:
+            # A full disk leaves half a store, of which nobody would know.
+            shop.file.discard(target.place)
+            raise
         embedder = shop.open_embedder(store.model.spec if store.model else settings.model, store.model)
         try:
             self._load(embedder)
@@ -196,14 +202,10 @@ class Switcher:
         shop = self._shop
         if target.is_remote:
             delete_own_rows(engine.store)
-        former = shop.file.current
-        shop.file.write(former.begun_anew(target))
-        # After a crash here, the next start finds that the store lacks what the ledger knows, and forgets it.
-        try:
+        with shop.file.written_if_all_goes_well(shop.file.current.begun_anew(target)):
+            # After a crash here, the next start finds that the store lacks what the ledger knows, and
+            # forgets it.
             shop.ledger.clear()
-        except StoreError:
-            shop.file.write(former)
-            raise
         shop.room.exchange(engine)
         shop.indexer.use(engine.store, engine.embedder)
 

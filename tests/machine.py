@@ -138,7 +138,8 @@ class Machine:
 
     def _changes_modules(self) -> bool:
         """Whether the daemon's own are, when they are imported: see ``stub/sitecustomize.py``."""
-        return bool({"IMAGEDBD_TEST_KILL", "IMAGEDBD_STUB_FREEZES"} & self.environment.keys())
+        changes = {"IMAGEDBD_TEST_KILL", "IMAGEDBD_TEST_CLOCK", "IMAGEDBD_STUB_FREEZES"}
+        return bool(changes & self.environment.keys())
 
     def _give_home_away(self) -> None:
         for folder, _, names in os.walk(self.home):

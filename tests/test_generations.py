@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,6 +135,23 @@ def test_a_file_that_cannot_be_written_leaves_the_old_state(settings: Settings) 
     with pytest.raises(StoreError):
         file.write(Generations(OLD, NEW, Course.EMBED))
     assert file.current == before == read_generations(settings.data_dir)
+
+
+def test_what_fails_afterwards_puts_the_old_state_back_though_nothing_can_be_written(
+    settings: Settings,
+) -> None:
+    file = GenerationsFile(settings)
+    before, draft = file.current, Path(settings.data_dir, "generations.json.tmp")
+    with pytest.raises(StoreError, match="full"), file.written_if_all_goes_well(Generations(NEW)):
+        assert read_generations(settings.data_dir) == Generations(NEW)
+        draft.mkdir()
+        raise StoreError("The disk is full.")
+    assert file.current == before == read_generations(settings.data_dir)
+    draft.rmdir()
+    with file.written_if_all_goes_well(Generations(NEW)):
+        pass
+    assert file.current == Generations(NEW) == read_generations(settings.data_dir)
+    assert os.listdir(settings.data_dir) == ["generations.json"]
 
 
 def test_the_owner_is_made_up_once(settings: Settings) -> None:

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -129,6 +130,9 @@ class WarmProcess:
         self.returncode: int | None = None
         self._end_of = end_of
         self._descriptor = os.pidfd_open(pid)
+        # Not before nobody waits any more: one thread may wait for an end that another one sees.
+        weakref.finalize(self, os.close, self._descriptor)
+        self._asking = threading.Lock()
 
     def poll(self) -> int | None:
         return self._ended_within(0)
@@ -153,8 +157,9 @@ class WarmProcess:
             poll.register(self._descriptor, select.POLLIN)
             if not poll.poll(None if seconds is None else 1000 * seconds):
                 return None
-            self.returncode = self._end_of(self.pid)
-            os.close(self._descriptor)
+            with self._asking:
+                if self.returncode is None:
+                    self.returncode = self._end_of(self.pid)
         return self.returncode
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from oracle import assert_equal, indexed
 from pictures import save
 
 from imagedbd.stores import KINDS
@@ -94,3 +95,51 @@ def test_room_that_others_need_is_left_to_them(machine: Machine) -> None:
     assert machine.json("why", str(machine.photos / "1.jpg"))["reason"] == machine.json("status")["doing"]
     assert machine.run("wait", "--timeout", "30").returncode == 70
     assert machine.listed() == set()
+
+
+def leave(disk: Path, room: int) -> None:
+    """Have just so many bytes free on the disk, about."""
+    ballast = fill(disk)
+    with ballast.open("rb+") as file:
+        file.truncate(max(0, ballast.stat().st_size - room))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "room",
+    # In the second, the ledger is the first that finds none.
+    [0, 64 << 10, *(pytest.param(kb << 10, marks=pytest.mark.slow) for kb in (4, 8, 12, 16, 24, 32, 128))],
+)
+def test_a_reset_without_room_forgets_all_or_nothing_and_ends_in_equality(
+    machine: Machine, disk: Path, kind: str, room: int
+) -> None:
+    machine.environment |= {"IMAGEDBD_STORE": kind, "IMAGEDBD_MIN_FREE": "1"}
+    for number in range(8):
+        save(machine.photos / f"{number}.jpg", number)
+    machine.start()
+    machine.wait()
+    before = indexed(machine)
+    leave(disk, room)
+    done = machine.run("reset", "--yes")
+    ballast = disk / "ballast"
+    if done.returncode == 0:
+        assert room
+    else:
+        assert done.returncode == 70
+        assert re.search(rb"disk is full|No space left", done.stderr), done.stderr
+        assert b"Traceback" not in done.stderr
+        assert indexed(machine) == before
+        assert machine.json("search", "--image", str(machine.photos / "3.jpg"))[0]["name"] == "3.jpg"
+    save(machine.photos / "new.jpg", 50)
+    (machine.photos / "0.jpg").unlink()
+    ballast.unlink()
+    machine.until(lambda: machine.json("status")["state"] != "blocked", timeout=30)
+    assert_equal(machine, machine.photos)
+    # Whatever it has been through, a restart finds the same index, and nothing of another.
+    assert machine.stop() == 0
+    machine.start()
+    assert_equal(machine, machine.photos)
+    assert machine.json("status")["embeds_total"] == 0
+    assert machine.run("reset", "--yes").returncode == 0
+    assert_equal(machine, machine.photos)
+    assert len([name for name in os.listdir(disk) if name.startswith(kind)]) == 1

@@ -142,10 +142,14 @@ def test_what_fails_afterwards_puts_the_old_state_back_though_nothing_can_be_wri
 ) -> None:
     file = GenerationsFile(settings)
     before, draft = file.current, Path(settings.data_dir, "generations.json.tmp")
-    with pytest.raises(StoreError, match="full"), file.written_if_all_goes_well(Generations(NEW)):
+
+    def fill_the_disk() -> None:
         assert read_generations(settings.data_dir) == Generations(NEW)
         draft.mkdir()
         raise StoreError("The disk is full.")
+
+    with pytest.raises(StoreError, match="full"), file.written_if_all_goes_well(Generations(NEW)):
+        fill_the_disk()
     assert file.current == before == read_generations(settings.data_dir)
     draft.rmdir()
     with file.written_if_all_goes_well(Generations(NEW)):

@@ -223,7 +223,15 @@ class Hands:
         sidecars = [path for path in self.world.files() if path.endswith(SIDECAR_SUFFIXES)]
         if not sidecars:
             raise FileNotFoundError(2, "no sidecar")
-        return self._touch(self.rng.choice(sidecars))
+        of_pictures = [path for path in sidecars if self._has_owner(path)]
+        return self._touch(
+            self.rng.choice(of_pictures if of_pictures and self.rng.random() < 0.7 else sidecars)
+        )
+
+    @staticmethod
+    def _has_owner(sidecar: str) -> bool:
+        stem = os.path.splitext(sidecar)[0]
+        return any(os.path.lexists(f"{stem}{suffix}") for suffix in ("", ".jpg", ".jpeg", ".png", ".ppm"))
 
     def beside(self, picture: str) -> str:
         """Where a sidecar of this picture may be or not."""
@@ -554,7 +562,7 @@ _ACTIONS: Final[tuple[tuple[Callable[[Hands], str | None], int], ...]] = (
     (Hands.stop_ignoring, 4),
     (Hands.write_sidecar, 12),
     (Hands.write_sidecar_first, 4),
-    (Hands.edit_sidecar_unnoticed, 4),
+    (Hands.edit_sidecar_unnoticed, 8),
     (Hands.save_sidecar_atomically, 5),
     (Hands.remove_sidecar, 3),
     (Hands.move_sidecar, 4),

@@ -67,7 +67,7 @@ def jumping(machine: Machine) -> Jumping:
 
 
 def change(folder: Path, number: int) -> None:
-    """Two new contents: a file that comes and one that is written over; one goes, and one gets another name."""
+    """Two new contents, in a file that comes and in one that was there; one goes, and one is renamed."""
     save(folder / f"new{number}.jpg", 100 * number)
     save(folder / "0.jpg", 100 * number + 1)
     (folder / "0.xmp").write_bytes(packet(caption=f"jump{number}"))

@@ -78,6 +78,7 @@ def backup(
     are not copied.
     """
     from imagedbd import backups
+    from imagedbd.cli.private_daemon import interrupted_by_sigterm
 
     path = os.path.abspath(os.path.expanduser(folder))
     if os.path.lexists(path):
@@ -85,7 +86,7 @@ def backup(
             f"{output.printable(folder)} is there already; a backup is written into a new folder."
         )
     created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    with target_of(context).client.held_still() as (told, is_held):
+    with interrupted_by_sigterm(), target_of(context).client.held_still() as (told, is_held):
         source = backups.source_of(told)
         with progress.bar("Copying", source.size(), output.byte_size) as advance:
             size = backups.write_backup(source, path, created=created, advance=advance, is_held=is_held)

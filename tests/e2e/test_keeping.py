@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +17,7 @@ import pytest
 from pictures import exif, save
 
 if TYPE_CHECKING:
-    import subprocess
+    from pathlib import Path
 
     from machine import Machine
 
@@ -35,6 +37,60 @@ os.rename = rename
 main(["restore", "--yes", os.environ["KEPT"]])
 """
 """It dies when the index that was there is set aside, and before the other moves in."""
+
+
+SLOW_BACKUP = """
+import os, sys, time
+from pathlib import Path
+from imagedbd import backups
+from imagedbd.cli.main import main
+
+copy = backups._copy
+
+def slow(source, target):
+    size = copy(source, target)
+    Path(os.environ["BEGUN"]).touch()
+    while not os.path.exists(os.environ["GO"]):
+        time.sleep(0.05)
+    return size
+
+backups._copy = slow
+sys.exit(main())
+"""
+"""When it has copied a file, it waits to be told to go on."""
+
+
+class Copying:
+    """A backup in the middle of its copying, in the folder ``kept``."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.kept, self._go = machine.home / "kept", machine.home / "go"
+        self._begun = machine.home / "begun"
+
+    def __enter__(self) -> Self:
+        environment = {**self.machine.environment, "BEGUN": str(self._begun), "GO": str(self._go)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SLOW_BACKUP, "backup", str(self.kept)],
+            env=environment,
+            stderr=subprocess.PIPE,
+        )
+        self.machine.until(lambda: self._begun.exists() or self.process.poll() is not None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._go.touch()
+        with self.process:
+            self.process.kill()
+
+    def end(self) -> tuple[int, str]:
+        """Let it go on, and return how it ended and what it said."""
+        self._go.touch()
+        _, said = self.process.communicate(timeout=60)
+        return self.process.returncode, said.decode()
+
+    def drafts(self) -> list[Path]:
+        return [path for path in self.kept.parent.iterdir() if path.name.startswith(".kept-")]
 
 
 def filled(machine: Machine, *arguments: str, count: int = 4) -> None:
@@ -158,6 +214,55 @@ class TestBackup:
         machine.start("--store", kind)
         machine.wait()
         assert len(machine.listed()) == len(list(machine.photos.iterdir()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_daemon_that_ends_during_a_backup_leaves_none_and_the_next_one_is_whole(
+    machine: Machine, number: signal.Signals
+) -> None:
+    filled(machine)
+    before = machine.listed()
+    with Copying(machine) as copying:
+        # It ends while the copying goes on, which would wait for ever.
+        assert machine.stop(number) == (0 if number == signal.SIGTERM else -number)
+        status, said = copying.end()
+    assert (status, "nothing was kept" in said) == (70, True), said
+    assert "Traceback" not in said
+    assert not copying.kept.exists()
+    assert copying.drafts() == []
+    machine.start()
+    machine.wait()
+    assert machine.listed() == before
+    assert machine.json("status")["embeds_total"] == 0
+    assert machine.run("backup", str(copying.kept)).returncode == 0
+    machine.stop()
+    assert restore(machine, "--yes", str(copying.kept)).returncode == 0
+    machine.start()
+    machine.wait()
+    assert machine.listed() == before
+    assert machine.json("status")["embeds_total"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_backup_that_is_broken_off_passes_for_none_and_the_daemon_goes_on(
+    machine: Machine, number: signal.Signals
+) -> None:
+    filled(machine)
+    with Copying(machine) as copying:
+        save(machine.photos / "meanwhile.jpg", 60)
+        copying.process.send_signal(number)
+        copying.process.wait(60)
+        status, _ = copying.end()
+    assert status != 0
+    assert not copying.kept.exists()
+    for draft in copying.drafts():
+        refused = restore(machine, "--yes", str(draft))
+        assert (refused.returncode, b"is no backup" in refused.stderr) == (2, True), refused.stderr
+    # Nobody has to kill what only Ctrl-C or a shutdown has broken off.
+    assert (copying.drafts() == []) == (number != signal.SIGKILL)
+    machine.wait()
+    assert "photos/meanwhile.jpg" in machine.listed()
+    assert machine.run("backup", str(copying.kept)).returncode == 0
 
 
 def test_a_damaged_backup_changes_nothing(machine: Machine) -> None:

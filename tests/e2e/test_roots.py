@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -197,6 +198,56 @@ class TestRelocation:
         assert_equal(library, new)
         assert self.ids(library) == before
         assert embedded(library) == 0
+
+    def test_a_pause_is_told_before_the_file_is_touched_and_after_it_all_is_followed(
+        self, library: Machine
+    ) -> None:
+        before, new = self.ids(library), library.home / "disk"
+        settings = (library.home / "config.toml").read_text()
+        assert library.run("pause").returncode == 0
+        os.rename(library.photos, new)
+        done = library.run("root", "relocate", str(library.photos), str(new))
+        assert (done.returncode, b"imagedb resume" in done.stderr) == (70, True), done.stderr
+        assert (library.home / "config.toml").read_text() == settings
+        assert self.ids(library) == before
+        save(new / "meanwhile.jpg", 4)
+        assert library.run("resume").returncode == 0
+        self.relocate(library, new)
+        assert_equal(library, new)
+        assert self.ids(library).items() >= before.items()
+        assert embedded(library) == 4
+
+    @pytest.mark.parametrize("what", ["model", "store"])
+    def test_during_a_switch_both_indexes_follow_and_no_picture_is_embedded_twice(
+        self, library: Machine, what: str
+    ) -> None:
+        new = library.home / "disk"
+        for number in range(10, 19):
+            save(library.photos / "trip" / f"{number}.jpg", number)
+        library.wait()
+        before = self.ids(library)
+        other = library.home / "other"
+        other.mkdir()
+        (other / "open_clip_config.json").write_text(json.dumps({"seconds": 0.5}))
+        wanted = f"local-dir:{other}"
+        use = ["model", "use", wanted] if what == "model" else ["store", "use", "faiss", "--model", wanted]
+        assert library.run(*use).returncode == 0
+        library.until(lambda: library.json("status")["switch"]["done"] >= 1)
+        os.rename(library.photos, new)
+        self.relocate(library, new)
+        assert library.json("status")["switch"] is not None
+        assert self.ids(library) == before
+        library.until(lambda: library.json("status")["switch"] is None, 60)
+        assert_equal(library, new)
+        status = library.json("status")
+        assert status["model"]["name"] == wanted
+        assert status["store"]["vectors"] == len(before)
+        assert self.ids(library) == before
+        assert embedded(library) == 2 * len(before)
+        assert library.run("model", "rollback").returncode == 0
+        library.until(lambda: library.json("status")["switch"] is None, 60)
+        assert_equal(library, new)
+        assert embedded(library) == 2 * len(before)
 
     def test_what_cannot_be_is_refused_and_changes_nothing(self, library: Machine) -> None:
         settings = (library.home / "config.toml").read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +12,7 @@ from packets import packet
 from pictures import picture, save
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from machine import Machine
@@ -111,3 +114,113 @@ def test_moves_take_along_what_moves_and_nothing_else(machine: Machine) -> None:
     machine.until(lambda: _said(machine, "c.jpg") == [(None, "of a", [])])
     assert machine.listed() == {"photos/moved/b.jpg", "photos/moved/c.jpg"}
     assert _embeds(machine) == embeds
+
+
+def test_a_copy_has_the_words_of_the_sidecars_beside_it_and_of_no_others(machine: Machine) -> None:
+    photos, sub = machine.photos, machine.photos / "sub"
+    save(photos / "a.jpg", 1)
+    (photos / "a.xmp").write_bytes(packet(rating=4, caption="The pier", keywords=("sea",)))
+    machine.start()
+    machine.wait()
+    embeds = _embeds(machine)
+    sub.mkdir()
+    shutil.copy2(photos / "a.jpg", photos / "alone.jpg")
+    shutil.copy2(photos / "a.jpg", photos / "a.jpeg")
+    shutil.copy2(photos / "a.jpg", sub / "with.jpg")
+    shutil.copy2(photos / "a.xmp", sub / "with.jpg.xmp")
+    machine.wait()
+    said, nothing = (4, "The pier", ["sea"]), (None, None, [])
+    assert _said(machine, "a.jpg", "a.jpeg", "with.jpg", "alone.jpg") == [said, said, said, nothing]
+    # Each goes its own way.
+    (sub / "with.jpg.xmp").write_bytes(packet(rating=1))
+    (photos / "a.xmp").unlink()
+    machine.until(lambda: _said(machine, "a.jpg", "a.jpeg", "with.jpg") == [nothing, nothing, (1, None, [])])
+    assert _embeds(machine) == embeds
+
+
+@pytest.mark.parametrize("store", ["lance", "faiss"])
+def test_a_ledger_that_was_lost_is_built_anew_with_what_sidecars_say_by_now(
+    machine: Machine, store: str
+) -> None:
+    photos = machine.photos
+    for number, name in enumerate(("stays", "changes", "comes", "goes")):
+        save(photos / f"{name}.jpg", number)
+    for name in ("stays", "changes", "goes"):
+        (photos / f"{name}.xmp").write_bytes(packet(rating=2, caption=name))
+    machine.start("--store", store)
+    machine.wait()
+    machine.stop()
+    for file in (machine.home / "data").glob("ledger.sqlite3*"):
+        file.unlink()
+    (photos / "changes.xmp").write_bytes(packet(rating=3, caption="changed"))
+    (photos / "comes.jpg.xmp").write_bytes(packet(caption="came"))
+    (photos / "goes.xmp").unlink()
+    machine.start("--store", store)
+    machine.wait()
+    now = [(2, "stays", []), (3, "changed", []), (None, "came", []), (None, None, [])]
+    names = ("stays.jpg", "changes.jpg", "comes.jpg", "goes.jpg")
+    assert _said(machine, *names) == now
+    assert _embeds(machine) == 0
+    # What was rebuilt tells the next changes as the first one did.
+    (photos / "stays.xmp").unlink()
+    machine.until(lambda: _said(machine, "stays.jpg") == [(None, None, [])])
+    machine.stop()
+    (photos / "changes.xmp").unlink()
+    machine.start("--store", store)
+    machine.wait()
+    assert _said(machine, "changes.jpg") == [(None, None, [])]
+    assert _embeds(machine) == 0
+
+
+@pytest.mark.parametrize("how", [os.rename, shutil.copytree])
+def test_a_relocated_root_keeps_what_its_sidecars_say_and_follows_them(
+    machine: Machine, how: Callable[[Path, Path], object]
+) -> None:
+    """Renamed, each file is the one that it was; in a copy, no inode and no time of change is."""
+    (machine.home / "config.toml").write_text(f'roots = ["{machine.photos}"]\n')
+    photos, new = machine.photos, machine.home / "disk"
+    for number, name in enumerate(("stays", "changes", "goes")):
+        save(photos / "trip" / f"{name}.jpg", number)
+        (photos / "trip" / f"{name}.xmp").write_bytes(packet(rating=2, caption=name))
+    machine.start(roots=[])
+    machine.wait()
+    embeds = _embeds(machine)
+    how(photos, new)
+    (new / "trip" / "changes.xmp").write_bytes(packet(rating=5))
+    (new / "trip" / "goes.xmp").unlink()
+    done = machine.run("root", "relocate", str(photos), str(new))
+    assert done.returncode == 0, done.stderr.decode()
+    machine.wait()
+    names = ("stays.jpg", "changes.jpg", "goes.jpg")
+    assert _said(machine, *names) == [(2, "stays", []), (5, None, []), (None, None, [])]
+    (new / "trip" / "stays.jpg.xmp").write_bytes(packet(rating=1))
+    machine.until(lambda: _said(machine, "stays.jpg") == [(1, "stays", [])])
+    assert machine.listed() == {f"disk/trip/{name}" for name in names}
+    assert _embeds(machine) == embeds
+
+
+def test_hidden_ones_are_nobodys_until_they_are_shown(machine: Machine) -> None:
+    photos = machine.photos
+    save(photos / "a.jpg", 1)
+    save(photos / "other.jpg", 2)
+    for name in (".a.xmp", ".a.jpg.xmp", "._a.xmp", ".xmp"):
+        (photos / name).write_bytes(packet(rating=5, caption=name))
+    (photos / ".hidden").mkdir()
+    (photos / ".hidden" / "a.xmp").write_bytes(packet(rating=5))
+    machine.start()
+    machine.wait()
+    assert _said(machine, "a.jpg") == [(None, None, [])]
+    (photos / ".a.jpg.xmp").rename(photos / "a.jpg.xmp")
+    machine.until(lambda: _said(machine, "a.jpg") == [(5, ".a.jpg.xmp", [])])
+    (photos / "a.jpg.xmp").rename(photos / ".a.jpg.xmp")
+    machine.until(lambda: _said(machine, "a.jpg") == [(None, None, [])])
+    machine.wait()
+    assert machine.listed() == {"photos/a.jpg", "photos/other.jpg"}
+    assert machine.json("failures") == []
+    # A picture that is hidden takes no notice of anything, and takes its words along when it is shown.
+    (photos / "a.jpg").rename(photos / ".a.jpg")
+    machine.until(lambda: machine.listed() == {"photos/other.jpg"})
+    (photos / ".a.jpg").rename(photos / "b.jpg")
+    (photos / ".a.xmp").rename(photos / "b.xmp")
+    machine.until(lambda: _said(machine, "b.jpg") == [(5, ".a.xmp", [])])
+    assert _embeds(machine) == 2

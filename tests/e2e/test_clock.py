@@ -80,8 +80,8 @@ def test_whatever_it_shows_the_index_follows_and_what_is_offline_stays(jumping: 
     machine = jumping.machine
     jumping.start()
     jumping.assert_follows()
-    kept, expected = jumping.kept(), 8
-    assert jumping.embeds() == expected
+    kept, most = jumping.kept(), 8
+    assert jumping.embeds() == most
     before_1970 = -time.time() - YEAR_S
     for number, seconds in enumerate((5 * HOUR_S, -3 * HOUR_S, before_1970, 80 * YEAR_S, 0.0), start=1):
         change(jumping.stays, number)
@@ -95,11 +95,14 @@ def test_whatever_it_shows_the_index_follows_and_what_is_offline_stays(jumping: 
         shown = machine.json("show", str(jumping.stays / "0.jpg"))
         assert shown["indexed_at"][:4] == iso_utc(time.time() + seconds)[:4]
         assert {hit["name"] for hit in machine.json("search", "--text", f"jump{number + 50}")} == {"0.jpg"}
+        embeds = jumping.embeds()
         os.rename(jumping.away, jumping.goes)
         jumping.assert_follows()
         assert jumping.kept() == kept
-        expected += 4
-        assert jumping.embeds() <= expected
+        assert jumping.embeds() == embeds
+        # Of two contents that followed one another in a file, the first may have gone unread.
+        most += 4
+        assert embeds <= most
     assert "Traceback" not in machine.log()
 
 

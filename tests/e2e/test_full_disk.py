@@ -77,7 +77,8 @@ def test_a_full_disk_pauses_indexing_and_passes_by_itself(machine: Machine, disk
     ballast.unlink()
     machine.until(lambda: machine.json("status")["state"] != "blocked", timeout=30)
     machine.wait()
-    assert machine.listed() == {f"photos/{number}.jpg" for number in range(1, 40)}
+    assert_equal(machine, machine.photos)
+    assert len(machine.listed()) == 39
     assert machine.json("search", "--image", str(machine.photos / "30.jpg"))[0]["path"].endswith("/30.jpg")
     assert machine.stop() == 0
     machine.start()

@@ -390,8 +390,8 @@ def _stopping() -> EmbedderError:
 
 
 def _ways_on(spec: str, *, is_unknown: bool) -> tuple[str, str]:
-    """What helps where there are no weights; a real index is no place for the demo's model."""
-    demo = "for drawings alone, `imagedbd run --model demo` with a --data-dir of its own"
+    """What helps where there are no weights. The demo's model finds drawings; one can go back from it."""
+    demo = "`imagedb model use demo`, which is bundled, needs no network and knows drawings alone"
     if spec.startswith("local-dir:"):
         return f"put an OpenCLIP checkpoint into {spec.removeprefix('local-dir:')}", demo
     if is_unknown:

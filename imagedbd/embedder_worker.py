@@ -1,8 +1,8 @@
 """The process that holds the model: loads OpenCLIP once, then answers one request after another.
 
 ``python -m imagedbd.embedder_worker serve FD SPEC DEVICE DTYPE`` is what :mod:`imagedbd.embedder` starts;
-``pull SPEC`` and ``list`` serve ``imagedb model``. torch is imported here and never in the daemon or the
-command line.
+``pull SPEC`` and ``list`` serve ``imagedb model``. torch is imported here, where a model is loaded, and never
+in the daemon or the command line.
 """
 
 from __future__ import annotations
@@ -79,10 +79,16 @@ def serve(connection: Connection, spec: str, device: str, dtype: str) -> None:
 
 
 def pull(spec: str) -> int:
-    """Download what the model needs, with OpenCLIP's own progress bar, and see that it loads."""
-    from imagedbd.openclip import OpenClip
+    """Download what the model needs, with OpenCLIP's own progress bar, and see that it loads.
+
+    Whether there is a network is found out first: that takes no torch.
+    """
+    from imagedbd.pretrained import check_hub
 
     try:
+        check_hub(spec)
+        from imagedbd.openclip import OpenClip
+
         info = OpenClip(spec, device="cpu", dtype="fp32").info
     except ModelUnavailableError as error:
         print(error.message, file=sys.stderr)
@@ -92,7 +98,7 @@ def pull(spec: str) -> int:
 
 
 def list_all() -> int:
-    from imagedbd.openclip import list_models
+    from imagedbd.pretrained import list_models
 
     print(json.dumps(list(list_models())))
     return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +84,6 @@ def resolve(spec: str) -> tuple[str, str | None]:
         return spec, None
     name, _, tag = spec.partition("/")
     return name, tag
-
-
-def list_models() -> Iterator[dict[str, Any]]:
-    """Every pretrained model that OpenCLIP knows: ``spec``, and whether its weights are ``local``."""
-    for name, tag in open_clip.list_pretrained():
-        yield {"spec": f"{name}/{tag}", "local": _is_local(name, tag)}
-    yield {"spec": "demo", "local": True}
 
 
 def choose_device(wanted: str) -> str:
@@ -173,23 +166,6 @@ def _unit_rows(vectors: torch.Tensor) -> NDArray[np.float32]:
     # Low-precision weights give vectors whose length is 1 only to three digits.
     rows = torch.nn.functional.normalize(vectors.to(torch.float32), dim=-1)
     return rows.cpu().numpy()
-
-
-def _is_local(name: str, tag: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    config = open_clip.get_pretrained_cfg(name, tag)
-    # As OpenCLIP reads it: OWNER/NAME/, or OWNER/NAME/FILE.
-    repository, file_name = os.path.split(str(config.get("hf_hub") or ""))
-    if repository:
-        files = (file_name,) if file_name else ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-        return any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
-    return bool(config.get("url")) and _download_target(config["url"]).is_file()
-
-
-def _download_target(url: str) -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-    return Path(cache, "clip", url.rsplit("/", 1)[-1])
 
 
 def _explained(spec: str, name: str, tag: str | None, error: Exception) -> ModelUnavailableError:

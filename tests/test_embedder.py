@@ -392,7 +392,7 @@ def test_a_model_that_cannot_be_had_is_a_state_with_a_reason(
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     embedder = EmbedderProcess(spec, device="cpu")
     try:
-        with pytest.raises(ModelUnavailableError, match="--model demo"):
+        with pytest.raises(ModelUnavailableError, match="imagedb model use demo"):
             embedder.load().result(120)
         status = embedder.status()
         assert status.state is ModelState.UNAVAILABLE

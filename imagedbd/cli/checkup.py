@@ -321,7 +321,7 @@ def _model(settings: Settings, status: dict[str, Any] | None) -> Finding:
         return Finding("model", "note", f"{settings.model} is in the settings; the daemon would know more.")
     model = status["model"]
     if model["state"] == "unavailable":
-        ways = " or ".join(model.get("help") or ["imagedb model pull"])
+        ways = " or ".join(model.get("help") or ["imagedb model pull", "imagedb model use demo"])
         return Finding("model", "problem", f"{model['name']}: {model.get('reason')}", ways)
     return Finding("model", "ok", f"{model['name']} is {model['state']}.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from imagedbd.cli import models, output
 from imagedbd.errors import EmbedderError
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imagedbd.config import Settings
+
+
+_BUNDLED: Final = (
+    "`imagedb model use demo` takes the bundled model, which needs no network and knows drawings alone."
+)
 
 
 def doubts(settings: Settings) -> Iterator[str]:
@@ -34,5 +39,14 @@ def _about_model(spec: str) -> Iterator[str]:
     except EmbedderError as error:
         yield f"model: {error.message}"
         return
-    if not any(model["spec"] == spec for model in known):
-        yield f"model: OpenCLIP does not know {output.printable(spec)}: `imagedb model list` has them all."
+    found = next((model for model in known if model["spec"] == spec), None)
+    if found is None:
+        yield (
+            f"model: OpenCLIP does not know {output.printable(spec)}: `imagedb model list` has them all. "
+            f"{_BUNDLED}"
+        )
+    elif not found["local"]:
+        yield (
+            f"model: the weights of {spec} are not on this machine: `imagedb model pull` downloads them. "
+            f"{_BUNDLED}"
+        )

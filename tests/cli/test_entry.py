@@ -307,6 +307,15 @@ class TestDaemonProgram:
         assert first.endswith("config.toml: ok")
         assert "/mnt/gone is not there: it counts as offline" in root
         assert "OpenCLIP does not know A/c: `imagedb model list`" in model
+        assert "`imagedb model use demo`" in model
+
+    def test_check_config_names_the_ways_on_for_a_model_that_is_not_here(self, capfd, tmp_path, monkeypatch):
+        monkeypatch.setattr("imagedbd.cli.models._child_json", lambda _: [{"spec": "A/b", "local": False}])
+        (tmp_path / "config.toml").write_text("model = 'A/b'\n")
+        assert daemon_cli.main(["check-config"]) == 0
+        model = capfd.readouterr().err.splitlines()[-1]
+        assert "the weights of A/b are not on this machine: `imagedb model pull`" in model
+        assert "`imagedb model use demo`" in model
 
     def test_a_device_that_is_not_there_is_refused(self, capfd, tmp_path):
         (tmp_path / "config.toml").write_text("device = 'mps'\n")

@@ -35,13 +35,13 @@ class TestStatus:
     def test_a_missing_model_comes_with_the_ways_on(self, daemon, imagedb):
         model = {
             "name": "ViT-B-16/x", "state": "unavailable", "reason": "Its weights are not here.",
-            "help": ["imagedb model pull", "--model demo"], "configured": "ViT-B-16/x",
+            "help": ["imagedb model pull", "imagedb model use demo"], "configured": "ViT-B-16/x",
         }  # fmt: skip
         daemon.answers["/status"] = a_status(model=model, waiting=59)
         text = imagedb("status").text
         assert "59 waiting for the model" in text
         assert "Its weights are not here." in text
-        assert "Ways on: imagedb model pull or --model demo" in text
+        assert "Ways on: imagedb model pull or imagedb model use demo" in text
 
     def test_another_model_in_the_settings_is_told(self, daemon, imagedb):
         difference = {

@@ -52,8 +52,12 @@ def test_a_model_that_is_not_on_this_machine_is_named_with_the_two_ways_on(real_
     model = machine.json("status")["model"]
     assert "not on this machine" in model["reason"]
     assert "imagedb model pull ViT-B-16/laion2b_s34b_b88k" in model["help"][0]
-    assert "--model demo" in model["help"][1]
+    assert "imagedb model use demo" in model["help"][1]
     shown = machine.run("status").stdout
     assert b"imagedb model pull" in shown
-    assert b"--model demo" in shown
+    assert b"imagedb model use demo" in shown
+    done = machine.run("model", "use", "demo", "--wait")
+    assert done.returncode == 0, done.stderr
+    model = machine.json("status")["model"]
+    assert (model["name"], model["state"]) == ("demo", "ready")
     assert "Traceback" not in machine.log()

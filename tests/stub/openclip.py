@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -57,10 +57,6 @@ class OpenClip:
         seeds = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]
         rows = [np.random.default_rng([*seed, *self._seed]).standard_normal(DIMENSION) for seed in seeds]
         return _unit(np.stack(rows))
-
-
-def list_models() -> Iterator[dict[str, Any]]:
-    yield {"spec": "demo", "local": True}
 
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -21,13 +21,14 @@ from imagedbd.errors import (
     ERRORS_BY_NAME,
     DaemonBusyError,
     DaemonNotRunningError,
+    DaemonStoppingError,
     ExpressionError,
     ImagedbError,
     PictureNeededError,
     ProtocolError,
     QueryPictureError,
 )
-from imagedbd.locking import is_locked, socket_lock
+from imagedbd.locking import is_locked, is_stopping, socket_lock
 from imagedbd.processes import has_systemd
 
 MAX_PICTURE = 180 << 20
@@ -247,6 +248,7 @@ class Client:
         """A connection; of a daemon that holds its lock and does not answer yet, within a few seconds.
 
         :raises DaemonNotRunningError: there is none: at once after the grace, if no process holds the lock.
+        :raises DaemonStoppingError: the one that holds it is on its way out; after the grace, too.
         """
         began = time.monotonic()
         while True:
@@ -254,9 +256,10 @@ class Client:
             try:
                 connection.connect()
             except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
-                is_there = is_locked(socket_lock(self._socket_path))
-                if time.monotonic() - began >= (max(STARTING_S, self._grace) if is_there else self._grace):
-                    raise self._not_running(is_there=is_there) from error
+                is_there = is_locked(lock := socket_lock(self._socket_path))
+                comes = is_there and not is_stopping(lock)
+                if time.monotonic() - began >= (max(STARTING_S, self._grace) if comes else self._grace):
+                    raise self._not_running(is_there=is_there, comes=comes) from error
                 time.sleep(STARTING_LOOK_S)
             except PermissionError as error:
                 raise DaemonNotRunningError(
@@ -269,10 +272,15 @@ class Client:
             else:
                 return connection
 
-    def _not_running(self, *, is_there: bool) -> DaemonNotRunningError:
+    def _not_running(self, *, is_there: bool, comes: bool) -> DaemonNotRunningError:
+        if is_there and not comes:
+            return DaemonStoppingError(
+                f"The one at {self._socket_path} was asked to stop, and takes no more questions. "
+                "Once it has ended, another one can be started."
+            )
         if is_there:
             return DaemonNotRunningError(
-                f"The daemon at {self._socket_path} is starting or stopping, and does not answer yet. "
+                f"The daemon at {self._socket_path} is starting, and does not answer yet. "
                 "Its log says more: `imagedb service logs`, or, where it is no service, what it has written."
             )
         kept = ", or have systemd keep it running: `imagedb service install`" if has_systemd() else ""

@@ -19,7 +19,7 @@ from imagedbd import __version__, activation, logs, notify
 from imagedbd.api import create_app
 from imagedbd.errors import ImagedbError
 from imagedbd.library import Library
-from imagedbd.locking import locked, locked_data, prepare_folder, socket_lock
+from imagedbd.locking import locked, locked_data, mark_stopping, prepare_folder, socket_lock
 from imagedbd.notify import Notifier
 from imagedbd.processes import environment, python
 from imagedbd.replacement import settle
@@ -73,6 +73,7 @@ async def _serve(
     notifier = Notifier()
 
     def end() -> None:
+        mark_stopping(socket_lock(settings.socket))
         notifier.stopping()
         stop.set()
 

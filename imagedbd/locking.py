@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat as stat_module
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from imagedbd.config import Settings
 
 
+_STOPPING: Final = b"stopping\n"
+"""What a lock's file holds while its holder is on the way out; else it is empty."""
 _TRIES: Final = 10
 _PAUSE_S: Final = 0.02
 """Who only looks whether a lock is held has it for a moment: that must not keep a daemon from starting."""
@@ -47,6 +50,7 @@ def locked(path: str, what: str) -> Iterator[None]:
         raise ConfigError(f"The lock {path} cannot be used: {error.strerror}.") from error
     try:
         _acquire(descriptor, what)
+        os.ftruncate(descriptor, 0)
         yield
     finally:
         os.close(descriptor)
@@ -77,6 +81,22 @@ def is_locked(path: str) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def mark_stopping(path: str) -> None:
+    """For who holds this lock: have :func:`is_stopping` tell others that it will soon be free."""
+    # Where that cannot be written, others learn no more than that somebody has it.
+    with contextlib.suppress(OSError), open(path, "r+b") as file:
+        file.write(_STOPPING)
+
+
+def is_stopping(path: str) -> bool:
+    """Whether who holds this lock is on the way out; ``False`` also where nobody can tell."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_STOPPING)) == _STOPPING
+    except OSError:
+        return False
 
 
 def socket_lock(socket: str) -> str:

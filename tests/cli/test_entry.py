@@ -15,7 +15,7 @@ import pytest
 from imagedbd import __version__, errors
 from imagedbd.cli import daemon as daemon_cli
 from imagedbd.cli import entry, main
-from imagedbd.locking import locked
+from imagedbd.locking import is_stopping, locked, mark_stopping
 
 from .conftest import a_hit, served
 
@@ -91,8 +91,19 @@ class TestErrors:
         with locked(f"{path}.lock", path):
             ran = imagedb("status")
         assert ran.code == 69
-        assert "is starting or stopping" in ran.words
+        assert "is starting, and does not answer yet" in ran.words
         assert "`imagedb service logs`" in ran.words
+
+    def test_one_that_is_on_its_way_out_is_not_waited_for(self, imagedb, monkeypatch):
+        path = os.environ["IMAGEDBD_SOCKET"]
+        monkeypatch.setattr("imagedbd.client.STARTING_S", 1000)
+        with locked(f"{path}.lock", path):
+            mark_stopping(f"{path}.lock")
+            ran = imagedb("status")
+        assert ran.code == 69
+        assert ran.words.startswith("imagedb: The daemon is stopping: ")
+        with locked(f"{path}.lock", path):  # the next one is only just coming
+            assert not is_stopping(f"{path}.lock")
 
     def test_a_wait_waits_for_a_daemon_that_is_only_just_being_started(self, imagedb, monkeypatch):
         done = threading.Event()

@@ -108,6 +108,33 @@ def test_it_stops_while_it_sets_up_the_watches(machine: Machine) -> None:
     assert machine.stop() == 0
 
 
+def test_a_daemon_that_takes_its_time_to_stop_is_said_to_be_stopping(machine: Machine) -> None:
+    may_end = machine.home / "may-end"
+    slow = (
+        "import os, sys, time\n"
+        "from imagedbd.library import Library\n"
+        "from imagedbd.cli.daemon import main\n"
+        "close = Library.close\n"
+        "def slow(library):\n"
+        "    print('closing', flush=True)\n"
+        f"    while not os.path.exists({str(may_end)!r}):\n"
+        "        time.sleep(0.05)\n"
+        "    close(library)\n"
+        "Library.close = slow\n"
+        "sys.exit(main())\n"
+    )
+    machine.start(instead=[sys.executable, "-c", slow])
+    assert machine.process is not None
+    machine.process.send_signal(signal.SIGTERM)
+    machine.until(lambda: "closing" in machine.log())
+    asked = machine.run("status")
+    may_end.touch()
+    assert asked.returncode == 69
+    assert asked.stderr.startswith(b"imagedb: The daemon is stopping: ")
+    assert machine.process.wait(timeout=30) == 0
+    assert b"is not running" in machine.run("status").stderr
+
+
 def test_a_second_daemon_leaves_the_first_ones_socket_alone(machine: Machine) -> None:
     """It may share the data, the socket, or both."""
     machine.start()

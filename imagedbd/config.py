@@ -584,3 +584,10 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
 
 if set(_PARSERS) | {"config_file"} | ABOUT_SETTINGS != {field.name for field in fields(Settings)}:
     raise AssertionError("every setting has a parser, and every parser a setting")
+
+DURATIONS: Final = frozenset(
+    name for name, parse in _PARSERS.items() if parse in {parse_duration, _positive_duration}
+)
+"""Settings that are held in seconds."""
+SIZES: Final = frozenset(name for name, parse in _PARSERS.items() if parse is _size)
+"""Settings that are held in bytes."""

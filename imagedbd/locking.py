@@ -32,8 +32,21 @@ def locked_data(settings: Settings) -> Iterator[None]:
     :raises ConfigError: if it cannot be used.
     """
     prepare_folder(settings.data_dir)
-    with locked(os.path.join(settings.data_dir, "lock"), settings.data_dir):
+    with locked(_data_lock(settings), settings.data_dir):
         yield
+
+
+def check_unlocked(settings: Settings) -> None:
+    """Look whether the data folder could be had now; nothing is made or held.
+
+    :raises LockHeldError: a daemon works in it.
+    """
+    if is_locked(_data_lock(settings)):
+        raise _held(settings.data_dir)
+
+
+def _data_lock(settings: Settings) -> str:
+    return os.path.join(settings.data_dir, "lock")
 
 
 @contextmanager
@@ -62,10 +75,14 @@ def _acquire(descriptor: int, what: str) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if not left:
-                raise LockHeldError(f"Another imagedbd uses {what}. `imagedb status` talks to it.") from error
+                raise _held(what) from error
             time.sleep(_PAUSE_S)
         else:
             return
+
+
+def _held(what: str) -> LockHeldError:
+    return LockHeldError(f"Another imagedbd uses {what}. `imagedb status` talks to it.")
 
 
 def is_locked(path: str) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from imagedbd.change_queue import ChangeQueue
 
 FILE_NAME: Final = "paused"
+_CLOCKS: Final = ((600.0, "%H:%M:%S"), (20 * 3600.0, "%H:%M"))
+"""How the end of a pause is told that is over within so many seconds; later ones come with their day."""
 
 
 class Pause:
@@ -73,9 +75,8 @@ class Pause:
     def in_words(self) -> str:
         if self._until == math.inf:
             return "Indexing is paused until somebody resumes it."
-        soon = self._left() < 20 * 3600
-        moment = time.strftime("%H:%M" if soon else "%Y-%m-%d %H:%M", time.localtime(self._until))
-        return f"Indexing is paused until {moment}."
+        form = next((form for within, form in _CLOCKS if self._left() < within), "%Y-%m-%d %H:%M")
+        return f"Indexing is paused until {time.strftime(form, time.localtime(self._until))}."
 
     def public(self) -> dict[str, Any] | None:
         """``until`` in UTC, which is ``None`` for a pause without an end; ``None`` if there is no pause."""

@@ -12,9 +12,9 @@ import textwrap
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from imagedbd.config import DEFAULT_MODELS, Settings, write_settings_file
+from imagedbd.config import DEFAULT_MODELS, DURATIONS, SIZES, Settings, write_settings_file
 from imagedbd.durable import free_name
 from imagedbd.errors import ConfigError, UsageError
 
@@ -162,6 +162,19 @@ def write_first(config_file: str, defaults: Settings, *, force: bool) -> str | N
     return aside
 
 
+def in_words(name: str, value: Any) -> str:
+    """A setting as a person would write it, such as ``30m`` or ``1G``; written so, it can be set again.
+
+    :param name: of the setting.
+    :param value: as :class:`imagedbd.config.Settings` hold it.
+    """
+    if name in DURATIONS:
+        return _duration_in_words(value)
+    if name in SIZES:
+        return _size_in_words(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def roots_in(config_file: str) -> list[str]:
     """The folders that a file names, as it spells them; none where it cannot be read."""
     try:
@@ -183,16 +196,24 @@ def _text(value: str) -> str:
 
 
 def _duration(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("m", 60)):
-        if seconds >= length and seconds % length == 0:
-            return _text(f"{seconds / length:.0f}{unit}")
-    return _text(f"{seconds:g}s")
+    return _text(_duration_in_words(seconds))
 
 
 def _size(size: int) -> str:
-    for unit, length in (("G", 1 << 30), ("M", 1 << 20)):
+    return _text(_size_in_words(size))
+
+
+def _duration_in_words(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("m", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+
+
+def _size_in_words(size: int) -> str:
+    for unit, length in (("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)):
         if size % length == 0:
-            return _text(f"{size // length}{unit}")
+            return f"{size // length}{unit}"
     return str(size)
 
 

@@ -65,3 +65,15 @@ def test_it_outlives_a_restart(tmp_path: Path) -> None:
         pause.check()
     pause.end()
     assert not is_held(queue)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "form"),
+    [(10, "%H:%M:%S"), (3600, "%H:%M"), (3 * 86_400, "%Y-%m-%d %H:%M")],
+    ids=["seconds", "an hour", "days"],
+)
+def test_the_end_is_told_as_exactly_as_it_is_near(tmp_path: Path, seconds: float, form: str) -> None:
+    pause = Pause(os.fspath(tmp_path), ChangeQueue())
+    pause.begin(seconds)
+    moment = pause.in_words().removeprefix("Indexing is paused until ").removesuffix(".")
+    assert moment == time.strftime(form, time.localtime(pause._until))

@@ -69,12 +69,13 @@ def measured(target: Target, *, pictures: int, folder: str | None, repeat: int) 
     with private_daemon.interrupted_by_sigterm(), ExitStack() as stack:
         home = private_daemon.make_home()
         stack.callback(shutil.rmtree, home, ignore_errors=True)
-        sample = folder or _drawn(os.path.join(home, "sample"), pictures)
         daemon = private_daemon.start(home, None, settings.model, measuring.settings_lines(settings))
         stack.callback(daemon.stop)
         with output.busy("Loading the model…"):
             daemon.wait_until_up()
             load_s = measuring.load_model(daemon)
+        # Not before it is known that there will be something to measure.
+        sample = folder or _drawn(os.path.join(home, "sample"), pictures)
         seconds = measuring.index(daemon, sample)
         status = daemon.target.client.status()
         with output.busy("Asking…"):

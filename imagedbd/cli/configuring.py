@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -55,7 +54,7 @@ def show(context: typer.Context, as_json: flags.JsonFlag = False) -> None:
     """Tell which settings hold, and where each comes from.
 
     They are those of a daemon that is started here and now: the default, or what the settings file says, or a
-    variable, or an option. Credentials are not shown.
+    variable, or an option. Credentials are not shown. With --json, times are in seconds and sizes in bytes.
     """
     from imagedbd.origins import explained
 
@@ -64,19 +63,13 @@ def show(context: typer.Context, as_json: flags.JsonFlag = False) -> None:
         output.write_json([asdict(setting) for setting in settings])
         return
     columns = [tables.Column("setting"), tables.Column("value"), tables.Column("from", style="dim")]
-    tables.print_table(columns, [[each.name, _value(each.value), _from(each)] for each in settings])
+    tables.print_table(columns, [[each.name, _value(each), _from(each)] for each in settings])
 
 
-def _value(value: Any) -> str:
-    match value:
-        case None:
-            return "none"
-        case str():
-            return output.home_path(value)
-        case float():
-            return f"{value:g} s"
-        case _:
-            return output.printable(json.dumps(value, ensure_ascii=False))
+def _value(setting: Explained) -> str:
+    from imagedbd.settings_file import in_words
+
+    return "none" if setting.value is None else output.home_path(in_words(setting.name, setting.value))
 
 
 def _from(setting: Explained) -> str:

@@ -184,9 +184,11 @@ def restore(
     """
     from imagedbd.backups import read_backup
     from imagedbd.config import load_settings
+    from imagedbd.locking import check_unlocked
 
     check_named_file(config)
     settings = load_settings({"config_file": config, "data_dir": data_dir})
+    check_unlocked(settings)  # nobody is asked about what cannot be done
     backup = read_backup(os.path.abspath(os.path.expanduser(folder)))
     from imagedbd import restoring
 

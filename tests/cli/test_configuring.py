@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 
+from imagedbd.config import DURATIONS, SIZES, load_settings
+
 
 def shown(ran):
     return {setting["name"]: setting for setting in json.loads(ran.data)}
@@ -69,3 +71,22 @@ def test_a_faulty_file_is_told_as_ever(imagedb, tmp_path):
     ran = imagedb("config", "show")
     assert ran.code == 78
     assert "line 1" in ran.words
+
+
+def test_what_people_are_shown_can_be_set_again(imagedb, tmp_path):
+    """Each value of the table, given by its variable, is the value that it was."""
+    (tmp_path / "config.toml").write_text(
+        "model_ttl = 90\nsettle = 0.25\nrescan = '2d'\nmax_file_size = '3G'\nmin_free = 1000001\n"
+    )
+    rows = [line.split() for line in imagedb("config", "show").text.splitlines()[1:]]
+    shown_as = {row[0]: row[1] for row in rows}
+    expected = {
+        "model_ttl": "90s", "settle": "0.25s", "rescan": "48h", "decode_timeout": "1m",
+        "max_file_size": "3G", "min_free": "1000001", "decode_memory": "4G", "max_pixels": "250000000",
+    }  # fmt: skip
+    assert expected.items() <= shown_as.items()
+    before = load_settings({"config_file": str(tmp_path / "config.toml")}, environ={})
+    again = {f"IMAGEDBD_{name.upper()}": text for name, text in shown_as.items() if name in DURATIONS | SIZES}
+    after = load_settings({"config_file": str(tmp_path / "none.toml")}, environ=again)
+    for name in DURATIONS | SIZES:
+        assert getattr(after, name) == getattr(before, name)

@@ -322,7 +322,9 @@ def test_a_restore_asks_and_leaves_a_running_daemon_alone(machine: Machine) -> N
     filled(machine, count=1)
     kept = machine.home / "kept"
     machine.run("backup", str(kept))
-    assert restore(machine, "--yes", str(kept)).returncode == 75
+    for arguments in (["--yes"], []):
+        done = restore(machine, *arguments, str(kept))
+        assert (done.returncode, b"?" in done.stderr) == (75, False)
     machine.stop()
     assert restore(machine, str(kept), answer=b"n\n").returncode == 1
     assert restore(machine, str(kept), answer=b"").returncode == 2

@@ -11,10 +11,12 @@ import typer
 
 from imagedbd import __version__
 from imagedbd.cli import completion, entry, flags, output, switching
+from imagedbd.cli.siblings import Program
 from imagedbd.cli.target import check_named_file
 
 app = typer.Typer(
     name="imagedbd",
+    cls=Program,
     help="Keep a searchable index of picture folders. `imagedb` asks it.",
     epilog=entry.examples("imagedbd run --root ~/Pictures", "imagedbd check-config"),
     no_args_is_help=True,

@@ -25,6 +25,7 @@ from imagedbd.cli import (
     stores,
     watching,
 )
+from imagedbd.cli.siblings import Program
 from imagedbd.cli.target import (  # noqa: TC001 - typer reads the annotations when it runs
     ConfigOption,
     DataDirOption,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="imagedb",
+    cls=Program,
     help="Search your pictures, by what they show and by what is known of them.",
     epilog=entry.examples(
         "imagedb search 'a red car'",

@@ -222,6 +222,19 @@ class TestOptions:
     def test_an_unknown_command(self, imagedb):
         assert imagedb("serach", "x").code == 2
 
+    @pytest.mark.parametrize("command", ["run", "check-config", "repair", "restore"])
+    def test_a_command_of_the_daemons_program_is_named_as_such(self, imagedb, command):
+        ran = imagedb("--socket", "s", command, "x")
+        assert ran.code == 2
+        told = f"imagedb: Bad usage: No such command '{command}': it is `imagedbd {command}`.\n"
+        assert ran.words.startswith(told)
+
+    @pytest.mark.parametrize("command", ["search", "status", "root"])
+    def test_and_the_other_way_round(self, capfd, command):
+        assert daemon_cli.main([command, "x"]) == 2
+        told = f"imagedbd: Bad usage: No such command '{command}': it is `imagedb {command}`.\n"
+        assert capfd.readouterr().err.startswith(told)
+
 
 class TestHelp:
     @pytest.mark.parametrize(

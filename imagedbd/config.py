@@ -91,35 +91,40 @@ ABOUT_SETTINGS: Final = frozenset({"named", "overridden", "fixed_roots", "places
 def load_settings(
     overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
-    """Read and check all the places where a setting may stand.
+    """Read and check all the places where a setting may stand, to the end, whatever is wrong in them.
 
     :param overrides: values of flags by setting name; ``None`` means that the flag was not given.
         ``roots`` are added to those of the file, every other value replaces what the file says.
-    :raises ConfigError: with the place (file and line, variable or flag) and the reason.
+    :raises ConfigError: of each fault, the place (file and line, variable or flag) and the reason.
     """
+    faults = _Faults()
     env = os.environ if environ is None else environ
     flags = {name: value for name, value in (overrides or {}).items() if value is not None}
     places = _place_of_file(flags, env)
     config_file = settings_place(flags.pop("config_file", None), env)
-    flag_roots = _parse("--root", "roots", flags.pop("roots", ()))
+    flag_roots: tuple[str, ...] = ()
+    with faults.noted():
+        flag_roots = _parse("--root", "roots", flags.pop("roots", ()))
 
-    filed = _parsed_file(config_file, _read_file(config_file))
+    filed = dict(_parsed(config_file, _read_file(config_file), faults))
     values = dict(filed)
     for name in _PARSERS:
         if (text := env.get(_variable(name))) is not None:
             places[name] = _variable(name)
-            values[name] = _parse(places[name], name, _from_text(name, text))
+            with faults.noted():
+                values[name] = _parse(places[name], name, _from_text(name, text))
     for name, value in flags.items():
         places[name] = f"--{name.replace('_', '-')}"
-        values[name] = _parse(places[name], name, value)
+        with faults.noted():
+            values[name] = _parse(places[name], name, value)
 
     values["overridden"] = {
         name: Overridden(place, filed[name])
         for name, place in places.items()
-        if name in filed and filed[name] != values[name]
+        if name in filed and filed[name] != values.get(name)
     }
     values["named"] = frozenset({*filed, *places}) - {"config_file"}
-    variable_roots = values["roots"] if "roots" in places else ()
+    variable_roots = values.get("roots", ()) if "roots" in places else ()
     values["fixed_roots"] = tuple(dict.fromkeys((*variable_roots, *flag_roots)))
     if flag_roots:
         places["roots"] = "--root"
@@ -128,14 +133,13 @@ def load_settings(
     values.setdefault("data_dir", str(platformdirs.user_data_path("imagedbd")))
     values.setdefault("socket", _default_socket(env, values["data_dir"]))
     values.setdefault("model", DEFAULT_MODELS[values.get("store", "lance")])
-    _check_store(values)
-    if {"device", "dtype"} & values["named"]:
-        check_device(values.get("device", "auto"), values.get("dtype", "auto"))
-    if len(os.fsencode(values["socket"])) > MAX_SOCKET_PATH:
-        raise ConfigError(
-            f"The socket's path is longer than the {MAX_SOCKET_PATH} bytes that a Unix socket may have: "
-            f"{values['socket']}. Name a shorter one with --socket or IMAGEDBD_SOCKET."
-        )
+    with faults.noted():
+        _check_store(values)
+    with faults.noted():
+        _check_device(values, config_file)
+    with faults.noted():
+        _check_socket(values["socket"])
+    faults.check()
     return Settings(config_file=config_file, **values)
 
 
@@ -191,7 +195,7 @@ def edit_setting(config_file: str, name: str, value: str) -> None:
         else:
             document[name] = value
         text = tomlkit.dumps(document)
-        _check_store(_parsed_file(config_file, tomllib.loads(text)))
+        _check_filed(config_file, tomllib.loads(text))
         write_settings_file(path, text)
     except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
         raise ConfigError(f"{config_file} cannot be changed: {error}") from error
@@ -321,29 +325,106 @@ def _read_file(config_file: str) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise ConfigError(f"{config_file} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{config_file} is not valid TOML: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"{_line_of(config_file, error)}: this is not valid TOML: {_plain(error)}."
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{config_file}, line {line}: this is not UTF-8, as TOML has to be.") from error
 
 
-def _parsed_file(config_file: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says, by the names of the settings.
+_TOML_PLACE: Final = re.compile(r" \((?:at line (\d+), column \d+|at end of document)\)$")
+_UNCLOSED: Final = re.compile(r"(Illegal|Found invalid) character '\\n'|Unterminated string|Expected \"'")
 
-    :raises ConfigError: with what is unknown or faulty.
+
+def _line_of(config_file: str, error: tomllib.TOMLDecodeError) -> str:
+    """Where the reader stopped; that of a fault at the end is the last line."""
+    found = _TOML_PLACE.search(str(error))
+    if found and found[1]:
+        return f"{config_file}, line {found[1]}"
+    return f"{config_file}, line {len(Path(config_file).read_text(encoding='utf-8').splitlines())}"
+
+
+def _plain(error: tomllib.TOMLDecodeError) -> str:
+    """What is wrong, in the words of somebody who writes settings rather than parsers."""
+    words = _TOML_PLACE.sub("", str(error))
+    if _UNCLOSED.match(words):
+        return "a string lacks its closing quote"
+    if words == "Invalid value":
+        return "a value is missing or not whole, or is a text without quotes"
+    return words[:1].lower() + words[1:]
+
+
+class _Faults:
+    """What is found wrong, to be told together."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Go on after a fault."""
+        try:
+            yield
+        except ConfigError as error:
+            self._found.extend(error.faults)
+
+    def check(self) -> None:
+        """:raises ConfigError: something was found."""
+        if self._found:
+            raise ConfigError(*self._found)
+
+
+def _check_filed(config_file: str, content: Mapping[str, Any]) -> None:
+    """:raises ConfigError: a file of this content would keep a daemon from starting."""
+    faults = _Faults()
+    values = dict(_parsed(config_file, content, faults))
+    with faults.noted():
+        _check_store(values)
+    faults.check()
+
+
+def _parsed(config_file: str, content: Mapping[str, Any], faults: _Faults) -> Iterator[tuple[str, Any]]:
+    """What a file says, by the names of the settings, and the values as they are held.
+
+    :param faults: gets what is unknown or faulty, which is left out.
     """
     known = [name for name in _PARSERS if name not in _IN_STORE.values()]
-    for name in content:
-        _check_known(name, known, name, config_file)
-    return {
-        setting: _parse(_place(config_file, name), setting, part)
-        for name, value in content.items()
-        for setting, part in _settings_of(name, value, config_file)
-    }
+    for name, value in content.items():
+        with faults.noted():
+            _check_known(name, known, name, config_file)
+            for setting, key, part in _settings_of(name, value, config_file, faults):
+                with faults.noted():
+                    yield setting, _parse(place_in_file(config_file, key), setting, part, key)
 
 
 def _check_store(values: Mapping[str, Any]) -> None:
     """:raises ConfigError: kind and address of the store do not go together."""
     if values.get("store_uri") and values.get("store", "lance") != "lance":
         raise ConfigError(f"store.uri: {values['store_uri']} is for LanceDB alone: set store.kind to lance.")
+
+
+def _check_device(values: Mapping[str, Any], config_file: str) -> None:
+    """:raises ConfigError: this machine cannot have what somebody named."""
+    named = [name for name in ("device", "dtype") if name in values["named"]]
+    chosen = {"device": values.get("device", "auto"), "dtype": "auto"}
+    for name in named:
+        chosen[name] = values.get(name, "auto")
+        try:
+            check_device(**chosen)
+        except ConfigError as error:
+            place = values["places"].get(name) or place_in_file(config_file, name)
+            raise ConfigError(f"{place}: {name}: {error.message}") from error
+
+
+def _check_socket(path: str) -> None:
+    """:raises ConfigError: it is too long for a socket."""
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ConfigError(
+            f"The socket's path is longer than the {MAX_SOCKET_PATH} bytes that a Unix socket may have: "
+            f"{path}. Name a shorter one with --socket or IMAGEDBD_SOCKET."
+        )
 
 
 _IN_STORE: Final = {"uri": "store_uri", "storage_options": "storage_options"}
@@ -353,15 +434,16 @@ FILE_KEYS: Final = {name: f"store.{key}" for key, name in _IN_STORE.items()}
 """What the file calls those settings that it has another name for."""
 
 
-def _settings_of(name: str, value: Any, config_file: str) -> Iterator[tuple[str, Any]]:
-    """A top-level key of the file as settings: ``store`` may be a table of several."""
+def _settings_of(name: str, value: Any, config_file: str, faults: _Faults) -> Iterator[tuple[str, str, Any]]:
+    """A top-level key of the file as settings, each with its own key: ``store`` may be a table of several."""
     if name != "store" or not isinstance(value, Mapping):
-        yield name, value
+        yield name, name, value
         return
     names = {"kind": "store", **_IN_STORE}
     for key, part in value.items():
-        _check_known(key, list(names), f"store.{key}", config_file)
-        yield names[key], part
+        with faults.noted():
+            _check_known(key, list(names), f"store.{key}", config_file)
+            yield names[key], f"store.{key}", part
 
 
 def _check_known(key: str, known: Sequence[str], shown: str, config_file: str) -> None:
@@ -369,7 +451,7 @@ def _check_known(key: str, known: Sequence[str], shown: str, config_file: str) -
         return
     close = difflib.get_close_matches(key, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else f" There are: {', '.join(known)}."
-    raise ConfigError(f"{_place(config_file, key)}: unknown setting {shown!r}.{hint}")
+    raise ConfigError(f"{place_in_file(config_file, shown)}: unknown setting {shown!r}.{hint}")
 
 
 def _place(config_file: str, name: str) -> str:
@@ -385,15 +467,17 @@ def _place(config_file: str, name: str) -> str:
 
 def place_in_file(config_file: str, key: str) -> str:
     """Where the file sets something, as ``file, line n``. :param key: such as ``model`` or ``store.uri``."""
-    dotted = _place(config_file, key)
-    return dotted if dotted != config_file else _place(config_file, key.rpartition(".")[2])
+    # Dotted, or in its table, or in one that stands on a line.
+    places = (_place(config_file, part) for part in (key, key.rpartition(".")[2], key.partition(".")[0]))
+    return next((place for place in places if place != config_file), config_file)
 
 
-def _parse(place: str, name: str, value: Any) -> Any:
+def _parse(place: str, name: str, value: Any, shown: str | None = None) -> Any:
+    """:param shown: what the setting is called at that place, if not by its name."""
     try:
         return _PARSERS[name](value)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{place}: {name}: {error}.") from error
+        raise ConfigError(f"{place}: {shown or name}: {error}.") from error
 
 
 def _check_list(place: str, value: Any) -> tuple[str, ...]:

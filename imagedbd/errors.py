@@ -114,8 +114,14 @@ class LockHeldError(ImagedbError):
 
 
 class ConfigError(ImagedbError):
+    """:param faults: a sentence or two for each of the settings that cannot be used."""
+
     title = "Bad configuration"
     exit_code = 78
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(" ".join(faults))
+        self.faults = faults
 
 
 class WaitTimeoutError(ImagedbError):

@@ -100,7 +100,14 @@ def test_a_variable_may_name_several_roots(env: dict[str, str]) -> None:
         ("device = 'gpu'", "is not a device"),
         ("max_file_size = 'big'", "is not a size"),
         ("decoders = -1", "is not a whole number"),
-        ("roots = [", "is not valid TOML"),
+        ("roots = [\n", ", line 1: this is not valid TOML: a value is missing"),
+        (
+            "\nmodel = 'demo\ndtype = 'fp32'\n",
+            ", line 2: this is not valid TOML: a string lacks its closing quote",
+        ),
+        ('roots = ["/a", "/b]\n', ", line 1: this is not valid TOML: a string lacks its closing quote"),
+        ('model = "demo', ", line 1: this is not valid TOML: a string lacks its closing quote"),
+        ("settle = 1\nsettle = 2", ", line 2: this is not valid TOML: "),
         ("model = 3", "expected a model's name"),
     ],
 )
@@ -112,6 +119,34 @@ def test_a_faulty_setting_is_told_with_its_place(
         load_settings(environ=env)
     assert str(file) in caught.value.message
     assert expected in caught.value.message
+
+
+def test_all_faults_are_told_at_once_each_with_its_place(file: Path, env: dict[str, str]) -> None:
+    file.write_text(
+        "stor = 'lance'\ndevice = 'mps'\nsettle = 'soon'\n"
+        "[store]\nknd = 'faiss'\nkind = 'sqlite'\nuri = 'nonsense'\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_settings({"dtype": "fp8"}, env | {"IMAGEDBD_DECODERS": "few"})
+    told = [fault.removeprefix(f"{file}, ") for fault in caught.value.faults]
+    beginnings = [
+        "line 1: unknown setting 'stor'",
+        "line 3: settle: 'soon' is not",
+        "line 5: unknown setting 'store.knd'",
+        "line 6: store.kind: 'sqlite' is not",
+        "line 7: store.uri: 'nonsense' is no",
+        "IMAGEDBD_DECODERS: decoders: 'few' is not",
+        "--dtype: dtype: 'fp8' is not",
+        "line 2: device: There is no device 'mps' here.",
+    ]
+    assert len(told) == len(beginnings)
+    assert all(fault.startswith(start) for fault, start in zip(told, beginnings, strict=True))
+
+
+def test_a_file_that_is_no_text_is_told_with_the_line(file: Path, env: dict[str, str]) -> None:
+    file.write_bytes(b"settle = 1\n# caf\xe9\n")
+    with pytest.raises(ConfigError, match="line 2: this is not UTF-8"):
+        load_settings(environ=env)
 
 
 def test_a_faulty_flag_and_a_faulty_variable_are_named(env: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from imagedbd import __version__
 from imagedbd.cli import output
 from imagedbd.cli.plain import without_pydantic
 from imagedbd.cli.target import Target
-from imagedbd.errors import ExpressionError, ImagedbError, UsageError
+from imagedbd.errors import ConfigError, ExpressionError, ImagedbError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -160,7 +160,8 @@ def _name_of(parameter: Any) -> str:
 
 def _report(name: str, error: ImagedbError) -> int:
     _traceback_if_wanted()
-    output.say(f"{name}: {error.title}: {output.printable(error.message)}")
+    for message in error.faults if isinstance(error, ConfigError) else (error.message,):
+        output.say(f"{name}: {error.title}: {output.printable(message)}")
     if isinstance(error, ExpressionError):
         output.say(_pointed_at(error))
     if isinstance(error, ExplainedUsageError):

@@ -322,6 +322,13 @@ class TestDaemonProgram:
         assert daemon_cli.main(["check-config"]) == 78
         assert "imagedbd: Bad configuration: " in capfd.readouterr().err
 
+    def test_check_config_tells_each_fault_on_a_line_of_its_own(self, capfd, tmp_path):
+        (tmp_path / "config.toml").write_text("device = 'gpu'\nsettle = 'soon'\n")
+        assert daemon_cli.main(["check-config"]) == 78
+        lines = capfd.readouterr().err.splitlines()
+        assert [line.startswith("imagedbd: Bad configuration: ") for line in lines] == [True, True]
+        assert [f", line {number}: " in line for number, line in enumerate(lines, 1)] == [True, True]
+
     def test_check_config_tells_what_is_not_there(self, capfd, tmp_path, monkeypatch):
         monkeypatch.setattr("imagedbd.cli.models._child_json", lambda _: [{"spec": "A/b", "local": False}])
         settings = f"roots = ['{tmp_path}', '/mnt/gone']\nmodel = 'A/c'\n"

@@ -134,7 +134,7 @@ def load_settings(
     values.setdefault("socket", _default_socket(env, values["data_dir"]))
     values.setdefault("model", DEFAULT_MODELS[values.get("store", "lance")])
     with faults.noted():
-        _check_store(values)
+        _check_store(values, config_file)
     with faults.noted():
         _check_device(values, config_file)
     with faults.noted():
@@ -381,7 +381,7 @@ def _check_filed(config_file: str, content: Mapping[str, Any]) -> None:
     faults = _Faults()
     values = dict(_parsed(config_file, content, faults))
     with faults.noted():
-        _check_store(values)
+        _check_store(values, config_file)
     faults.check()
 
 
@@ -399,10 +399,13 @@ def _parsed(config_file: str, content: Mapping[str, Any], faults: _Faults) -> It
                     yield setting, _parse(place_in_file(config_file, key), setting, part, key)
 
 
-def _check_store(values: Mapping[str, Any]) -> None:
+def _check_store(values: Mapping[str, Any], config_file: str) -> None:
     """:raises ConfigError: kind and address of the store do not go together."""
     if values.get("store_uri") and values.get("store", "lance") != "lance":
-        raise ConfigError(f"store.uri: {values['store_uri']} is for LanceDB alone: set store.kind to lance.")
+        place = values.get("places", {}).get("store_uri") or place_in_file(config_file, "store.uri")
+        raise ConfigError(
+            f"{place}: store.uri: {values['store_uri']} is for LanceDB alone: set store.kind to lance."
+        )
 
 
 def _check_device(values: Mapping[str, Any], config_file: str) -> None:

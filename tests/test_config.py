@@ -107,6 +107,7 @@ def test_a_variable_may_name_several_roots(env: dict[str, str]) -> None:
         ),
         ('roots = ["/a", "/b]\n', ", line 1: this is not valid TOML: a string lacks its closing quote"),
         ('model = "demo', ", line 1: this is not valid TOML: a string lacks its closing quote"),
+        ("[store]\nkind = 'faiss'\nuri = 's3://b/i'", ", line 3: store.uri: s3://b/i is for LanceDB alone"),
         ("settle = 1\nsettle = 2", ", line 2: this is not valid TOML: "),
         ("model = 3", "expected a model's name"),
     ],

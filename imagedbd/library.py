@@ -49,7 +49,7 @@ from imagedbd.readers import READERS, waits_for
 from imagedbd.reconcile import reconcile
 from imagedbd.relocation import Relocation
 from imagedbd.roots import RootGuard
-from imagedbd.rules import Rules, is_within
+from imagedbd.rules import Rules, is_within, outermost
 from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
@@ -294,7 +294,7 @@ class Library:
     def _log_what_is_odd(self) -> None:
         """What a user should know who looks at the terminal only."""
         if not self._rules.roots:
-            log.warning("there is no folder to watch yet: `imagedb root add DIR`")
+            log.warning("%s", self._without_roots())
         for root in self._scanner.roots_status():
             if root.state is RootState.OFFLINE:
                 log.warning("%s is offline: %s", root.path, root.reason, extra={"root": root.path})
@@ -740,8 +740,22 @@ class Library:
         if waiting and model.state is ModelState.UNAVAILABLE:
             return "waiting", f"{_waiting_in_words(waiting)} for the model. {model.reason}"
         if not roots:
-            return "idle", "There is no folder to watch yet: `imagedb root add DIR`."
+            return "idle", self._without_roots()
         return "idle", "Watching for changes."
+
+    def _without_roots(self) -> str:
+        """What there is to say where no folder is watched; what was indexed stays until another one is."""
+        counts = self._ledger.counts()
+        pictures = counts[PictureState.INDEXED] + counts[PictureState.WAITING]
+        if not pictures:
+            return "There is no folder to watch yet: `imagedb root add DIR`."
+        known = outermost(place for place in self._ledger.places_under("/") if self._ledger.holds_any(place))
+        folders = " ".join(map(shlex.quote, known)) or "DIR"
+        return (
+            f"There is no folder to watch, and {count(pictures, 'picture stays', 'pictures stay')} in the "
+            f"index from before: `imagedb root add {folders}` has them watched again. With another folder "
+            "in their place, the pictures are forgotten."
+        )
 
     def _trouble(self) -> tuple[str, str] | None:
         """What somebody should do something about, if there is anything."""

@@ -131,7 +131,13 @@ def list_roots(context: typer.Context, as_json: flags.RowsAsJson = False) -> Non
     if status is None:
         output.say("The daemon is not running; these are the folders in the settings.")
     if not rows:
-        output.say("There is none yet: `imagedb root add DIR`.")
+        known = status["indexed"] + status.get("waiting", 0) if status else 0
+        there = f"{output.count(known, 'picture stays', 'pictures stay')} in the index from before"
+        output.say(
+            f"There is none now; {there}, and `imagedb status` says how they are watched again."
+            if known
+            else "There is none yet: `imagedb root add DIR`."
+        )
         return
     columns = [
         tables.Column("folder"),

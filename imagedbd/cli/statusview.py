@@ -54,7 +54,9 @@ def overview(status: Mapping[str, Any]) -> RenderableType:
     for index, root in enumerate(status["roots"]):
         rows.add_row("" if index else "folders", _root(root))
     if not status["roots"]:
-        rows.add_row("folders", "none yet: imagedb root add DIR")
+        # Where there are pictures, the daemon's own line has the command that watches them again.
+        known = status["indexed"] or status.get("waiting")
+        rows.add_row("folders", "none now" if known else "none yet: imagedb root add DIR")
     return rows
 
 

@@ -530,3 +530,25 @@ def test_folders_that_may_not_be_read_keep_their_pictures(machine: Machine, anot
     machine.until(lambda: "photos/private/three.jpg" in machine.listed())
     assert_equal(machine, machine.photos)
     assert embedded(machine) == 4
+
+
+def test_a_start_without_the_root_of_before_says_how_its_pictures_are_watched_again(machine: Machine) -> None:
+    photos = machine.photos / "of last year"
+    save(photos / "one.jpg", 1)
+    save(photos / "two.jpg", 2)
+    machine.start(roots=[photos])
+    machine.wait()
+    machine.stop()
+    machine.start(roots=[])
+    machine.wait()
+    status = machine.json("status")
+    assert (status["indexed"], status["roots"]) == (2, [])
+    assert "2 pictures stay in the index from before" in status["doing"]
+    assert f"`imagedb root add '{photos}'`" in status["doing"]
+    assert b"none now" in machine.run("status").stdout
+    assert b"2 pictures stay" in machine.run("root", "list").stderr
+    assert machine.run("root", "add", str(photos)).returncode == 0
+    machine.wait()
+    assert machine.listed() == {"photos/of last year/one.jpg", "photos/of last year/two.jpg"}
+    status = machine.json("status")
+    assert (status["doing"], status["embeds_total"]) == ("Watching for changes.", 0)

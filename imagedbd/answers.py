@@ -68,6 +68,7 @@ class Record(_Answer):
 class ShownRecord(Record):
     state: PictureState
     offline: bool
+    sidecars: list[str] = Field(description="the files beside it that words of it were taken from")
 
 
 class HitRow(Record):

@@ -448,12 +448,14 @@ class Library:
         :raises NothingMatchedError: if it is not in the index.
         """
         entry = self._ledger.get(path)
+        mark = entry.sidecar if entry else None
         with self._room.reading() as engine:
             for picture in engine.store.get([entry.id]) if entry and entry.id else ():
                 return {
                     **picture.record.public(),
                     "state": entry.state if entry else None,
                     "offline": self._is_offline(path),
+                    "sidecars": [] if mark is None else [f for f in sidecars_of(path) if not _is_mute(f)],
                 }
         raise NothingMatchedError(f"{path} is not in the index. `imagedb why` says the reason.")
 

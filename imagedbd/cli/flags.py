@@ -41,6 +41,13 @@ Offset = Annotated[
     int,
     typer.Option("--offset", metavar="N", min=0, max=100_000, help="Leave the first N out: the next page."),
 ]
+ListLimit = Annotated[
+    int | None,
+    typer.Option("-n", "--limit", metavar="N", min=1, help="How many, at most; all of them if left out."),
+]
+ListOffset = Annotated[
+    int, typer.Option("--offset", metavar="N", min=0, help="Leave the first N out: the next page.")
+]
 MinScore = Annotated[
     float | None,
     typer.Option(

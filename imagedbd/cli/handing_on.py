@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Final
@@ -67,12 +68,27 @@ def check_viewer(limit: int) -> None:
         )
 
 
-def open_each(paths: Sequence[str], *, aside: bool = False) -> None:
-    """Open each in the viewer of the desktop.
+def open_each(paths: Sequence[str]) -> None:
+    """Open each in the viewer of the desktop, which may write where nobody reads.
 
-    :raises ImagedbError: it could not.
+    :raises ImagedbError: some could not be opened; the message has the last that was said of it.
     """
-    run_each([VIEWER, PLACE], paths, aside=aside)
+    failed = []
+    for path in paths:
+        # No pipe: a viewer that stays open would keep it open, and be waited for.
+        with tempfile.TemporaryFile() as said:
+            command = [VIEWER, path]
+            done = subprocess.run(
+                command, check=False, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
+            )
+            if done.returncode != 0:
+                said.seek(0)
+                failed.append(said.read().decode(errors="replace").strip())
+    if failed:
+        last = failed[-1].rpartition("\n")[2] or "it did not say why"
+        raise ImagedbError(
+            f"{VIEWER} failed for {len(failed)} of {output.count(len(paths), 'picture')}: {last}"
+        )
 
 
 def link_all(paths: Sequence[str], folder: str) -> int:

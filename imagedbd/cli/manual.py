@@ -60,8 +60,9 @@ def manual(command: TyperGroup, name: str) -> str:
     """The page of a program, in the man macros of roff."""
     lines = [
         f'.TH {name.upper()} 1 "" "imagedbd {__version__}" "User Commands"',
+        ".ad l",  # no line is stretched to the margin, that of the name least of all
         *_section("NAME"),
-        f"{_text(name)} \\- {_text(_summary(command).rstrip('.'))}",
+        f"{_text(name)} \\- {_text(_summary(command))}",
         *_section("SYNOPSIS"),
         f".B {_text(name)}",
         r"[\fIOPTIONS\fR] \fICOMMAND\fR [\fIARGS\fR]",
@@ -135,7 +136,8 @@ def _section(title: str) -> list[str]:
 
 
 def _summary(command: Any) -> str:
-    return str(command.help or "").split("\n", maxsplit=1)[0]
+    """The first sentence, without its stop."""
+    return re.split(r"\.(\s|$)", str(command.help or ""), maxsplit=1)[0]
 
 
 def _paragraphs(text: str) -> Iterator[str]:

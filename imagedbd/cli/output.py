@@ -121,6 +121,13 @@ def show(view: RenderableType) -> None:
     write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
+def show_words(words: str) -> None:
+    """Print words on standard output, folded where the terminal ends."""
+    from rich.text import Text
+
+    show(Text(words, overflow="fold"))
+
+
 def busy(words: str) -> contextlib.AbstractContextManager[Any]:
     """Something to look at on a terminal while there is nothing to measure."""
     return console(sys.stderr).status(words) if sys.stderr.isatty() else contextlib.nullcontext()

@@ -145,16 +145,15 @@ def list_roots(context: typer.Context, as_json: flags.RowsAsJson = False) -> Non
         tables.Column("pictures", room=50, right=True),
     ]
     tables.print_table(columns, [_row(root) for root in rows])
+    # Sentences in a column would leave no room for the paths.
+    for root in rows:
+        if root.get("reason"):
+            output.show_words(f"{output.home_path(root['path'])}: {output.printable(root['reason'])}")
 
 
 def _row(root: Mapping[str, Any]) -> list[str]:
-    reason = f": {output.printable(root['reason'])}" if root.get("reason") else ""
     indexed = root.get("indexed")
-    return [
-        output.home_path(root["path"]),
-        f"{root['state']}{reason}",
-        "" if indexed is None else f"{indexed:,}",
-    ]
+    return [output.home_path(root["path"]), str(root["state"]), "" if indexed is None else f"{indexed:,}"]
 
 
 def _status(target: Target) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +18,7 @@ from imagedbd.cli.target import Target, target_of
 from imagedbd.errors import ImagedbError, NothingMatchedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from imagedbd.cli.showing import Wishes
 
@@ -255,28 +256,77 @@ def why(
 
 @app.command(
     "list",
-    epilog=examples("imagedb list", "imagedb list --json | jq length", "imagedb list -0 | xargs -0 ls -l"),
+    epilog=examples(
+        "imagedb list",
+        "imagedb list --in ~/Pictures/2024 -n 20",
+        "imagedb list --json | jq length",
+        "imagedb list -0 | xargs -0 ls -l",
+    ),
 )
-def list_pictures(
+def list_pictures(  # noqa: PLR0917 - as above
     context: typer.Context,
+    folders: flags.Folders = None,
+    limit: flags.ListLimit = None,
+    offset: flags.ListOffset = 0,
     as_json: flags.RowsAsJson = False,
     jsonl: flags.JsonLines = False,
     paths: flags.Paths = False,
     nul: flags.NulPaths = False,
 ) -> None:
-    """List every indexed picture."""
+    """List every indexed picture, in the order of their paths."""
     form = output.chosen_form(as_json=as_json, jsonl=jsonl, paths=paths, nul=nul)
-    rows = target_of(context).client.pictures()
-    if form is not Form.TABLE:
-        output.write_rows(rows, form)
-        return
-    # Not a table of rich: that would hold all rows back until the last one is there.
-    empty = True
-    for row in rows:
-        empty = False
-        output.write(f"{row.get('state', ''):<8}  {tables.place_of(row)}\n")
-    if empty:
-        output.say(_why_nothing(target_of(context)))
+    target = target_of(context)
+    page = _Page(_in_folders(target.client.pictures(), folders or ()), limit, offset)
+    if form is Form.TABLE:
+        # Not a table of rich: that would hold all rows back until the last one is there.
+        for row in page:
+            output.write(f"{row.get('state', ''):<8}  {tables.place_of(row)}\n")
+    else:
+        output.write_rows(page, form)
+    if page.has_more:
+        output.note(
+            f"These are {offset + 1} to {offset + page.shown}, and there are more: "
+            f"--offset {offset + page.shown} goes on from here."
+        )
+    if not page.shown and offset:
+        raise NothingMatchedError(f"There are no more than {offset} such pictures.")
+    if not page.shown and folders:
+        raise NothingMatchedError(_why_nothing(target, folders))
+    if not page.shown and form is Form.TABLE:
+        output.say(_why_nothing(target))
+
+
+class _Page:
+    """Some of many rows, each handed on as soon as it is there.
+
+    :param limit: how many, at most; ``None`` is all of them.
+    :param offset: how many are left out before.
+    """
+
+    def __init__(self, rows: Iterator[dict[str, Any]], limit: int | None, offset: int) -> None:
+        self._rows = rows
+        self._limit = limit
+        self._offset = offset
+        self.shown = 0
+        self.has_more = False
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in islice(self._rows, self._offset, None):
+            if self.shown == self._limit:
+                self.has_more = True
+                return
+            self.shown += 1
+            yield row
+
+
+def _in_folders(rows: Iterator[dict[str, Any]], folders: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of pictures in these folders or below; all of them if none is named."""
+    if not folders:
+        return rows
+    from imagedbd.rules import is_within
+
+    real = [query.real_path(folder) for folder in folders]
+    return (row for row in rows if any(is_within(row["path"], folder) for folder in real))
 
 
 _EXAMPLES = """Try, for example:
@@ -357,6 +407,8 @@ def _shown(name: str, value: Any) -> str:
         return f"{value} ({output.byte_size(value)})"
     if name == "exposure_s" and 0 < value < 0.4:
         return f"1/{round(1 / value)} s"
+    if name == "sidecars":
+        value = [os.path.basename(path) for path in value]
     if isinstance(value, list):
         return output.printable(", ".join(map(str, value)))
     return output.printable(str(value))

@@ -129,7 +129,7 @@ def _work(context: typer.Context, hits: Sequence[Mapping[str, Any]], wanted: Wis
             f"{output.short_path(os.path.abspath(wanted.link_to))}: {output.count(made, 'link')} made{there}"
         )
     if wanted.open_them:
-        handing_on.open_each(paths, aside=wanted.form is not Form.TABLE)
+        handing_on.open_each(paths)
     if wanted.command:
         # Where data is printed, what the commands say is not to be among it.
         handing_on.run_each(wanted.command, paths, aside=wanted.form is not Form.TABLE)

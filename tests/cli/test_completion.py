@@ -141,3 +141,13 @@ class TestManual:
 
 def test_a_page_of_something_else_is_refused(imagedb):
     assert imagedb("man", "ls").code == 2
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="there is no groff")
+@pytest.mark.parametrize("name", ["imagedb", "imagedbd"])
+def test_the_line_of_the_name_is_as_apropos_wants_it(imagedb, name):
+    plain = ["groff", "-man", "-Tascii", "-rLL=78n", "-P-cbou"]
+    page = subprocess.run(plain, input=imagedb("man", name).data, capture_output=True, check=True).stdout
+    line = page.decode().partition("NAME\n")[2].splitlines()[0].strip()
+    assert line.startswith(f"{name} - ")
+    assert "  " not in line

@@ -116,6 +116,18 @@ def test_listing(daemon, imagedb):
     assert imagedb("root", "list").text.splitlines()[1].split() == ["/photos", "online", "1,204"]
 
 
+@pytest.mark.parametrize("columns", [40, 80])
+def test_why_a_folder_is_offline_takes_no_room_from_the_paths(daemon, imagedb, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    reason = "It lies on another file system than before, so that nothing is concluded."
+    root = {"path": "/mnt/usb/Pictures", "state": "offline", "indexed": 300, "reason": reason}
+    daemon.answers["/status"] = a_status(roots=[root])
+    lines = imagedb("root", "list").text.splitlines()
+    assert lines[1].split()[:2] == ["/mnt/usb/Pictures", "offline"]
+    assert max(map(len, lines)) <= columns
+    assert f"/mnt/usb/Pictures: {reason}" in " ".join(line.strip() for line in lines)
+
+
 def test_listing_with_the_daemon_down(imagedb, config):
     config.write_text('roots = ["/photos"]\n')
     assert json.loads(imagedb("root", "list", "--json").data)[0]["path"] == "/photos"

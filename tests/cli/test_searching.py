@@ -445,6 +445,26 @@ class TestOthers:
         assert len(lines) == len(HOSTILE)
         assert all(line.startswith("indexed   /photos/") for line in lines)
 
+    def test_a_list_has_pages_which_say_how_one_goes_on(self, daemon, imagedb):
+        paths = [f"/photos/{number}.jpg" for number in range(5)]
+        daemon.answers["/pictures"] = [{"path": path, "state": "indexed"} for path in paths]
+        ran = imagedb("list", "-n", "2", "--offset", "1", "--paths")
+        assert ran.text.splitlines() == paths[1:3]
+        assert "These are 2 to 3, and there are more: --offset 3 goes on from here." in ran.words
+        ran = imagedb("list", "-n", "2", "--offset", "3", "--json")
+        assert ([row["path"] for row in json.loads(ran.data)], ran.words) == (paths[3:], "")
+        assert imagedb("list", "--offset", "5").code == 1
+
+    def test_a_list_of_folders_has_what_lies_in_them(self, daemon, imagedb, tmp_path):
+        paths = [f"{tmp_path}/{name}" for name in ("a/1.jpg", "a/b/2.jpg", "ab/3.jpg", "c/4.jpg")]
+        daemon.answers["/pictures"] = [{"path": path, "state": "indexed"} for path in paths]
+        assert imagedb("list", "--in", "a", "--paths").text.splitlines() == paths[:2]
+        ran = imagedb("list", "--in", "a", "--in", "c", "-n", "2", "--offset", "1", "--paths")
+        assert ran.text.splitlines() == [paths[1], paths[3]]
+        ran = imagedb("list", "--in", "nowhere", "--json")
+        assert (ran.code, ran.data) == (1, b"[]\n")
+        assert "There is no folder" in ran.words
+
     def test_an_empty_index_is_an_empty_list(self, daemon, imagedb):
         daemon.answers["/pictures"] = []
         assert imagedb("list", "--json").data == b"[]\n"

@@ -133,6 +133,16 @@ class TestTheViewer:
         assert imagedb("search", "x", "--open").code == 0
         assert viewer.read_bytes().split(b"\0")[:-1] == [os.fsencode(path) for path in found]
 
+    def test_says_nothing_unless_it_fails(self, imagedb, found, viewer, tmp_path):
+        program = tmp_path / "bin" / "xdg-open"
+        program.write_text("#!/bin/sh\necho Gtk-Message; echo Gtk-WARNING >&2\n")
+        code, seen = Terminal({}).run("search", "x", "--open")
+        assert (code, "Gtk" in seen) == (0, False)
+        program.write_text(f"#!/bin/sh\ntest \"$1\" = '{found[0]}' || exit 0\necho no viewer >&2; exit 3\n")
+        ran = imagedb("search", "x", "--open")
+        assert ran.code == 70
+        assert f"xdg-open failed for 1 of {len(found)} pictures: no viewer" in ran.words
+
     def test_is_not_flooded(self, daemon, imagedb, found, viewer):
         ran = imagedb("search", "x", "-n", "21", "--open")
         assert ran.code == 2

@@ -56,6 +56,10 @@ def test_changes_are_followed_live_and_over_a_restart(machine: Machine, store: s
     machine.until(lambda: _said(machine, *shot) == [(5, None, [])] * 2)
     (machine.photos / "IMG_1.DNG.xmp").write_bytes(packet(keywords=("raw",)))
     machine.until(lambda: _said(machine, *shot) == [(5, None, ["raw"]), (5, None, [])])
+    raw = machine.photos / "IMG_1.DNG"
+    assert machine.json("show", str(raw))["sidecars"] == [f"{raw}.xmp", str(sidecar)]
+    assert b"sidecars      IMG_1.DNG.xmp, IMG_1.xmp\n" in machine.run("show", str(raw)).stdout
+    assert machine.json("show", str(machine.photos / "other.jpg"))["sidecars"] == []
     sidecar.unlink()
     machine.until(lambda: _said(machine, *shot) == [(None, None, ["raw"]), nothing])
     assert machine.listed() == {"photos/IMG_1.DNG", "photos/IMG_1.JPG", "photos/other.jpg"}

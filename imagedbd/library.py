@@ -795,7 +795,8 @@ class Library:
             return "failed", entry.reason or "It could not be read.", None
         if entry.state is PictureState.WAITING:
             reason = self._held_up() or self._embedder.status().reason or "It is loading."
-            return "waiting", f"Its metadata is searchable; its vector waits for the model. {reason}", None
+            said = "its vector waits for the model, and whether all of it can be read shows then"
+            return "waiting", f"Its metadata is searchable; {said}. {reason}", None
         verdict = self._rules.explain(path)
         if not verdict.ok:
             return entry.state, f"It {verdict.reason}.", verdict.rule

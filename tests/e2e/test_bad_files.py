@@ -67,6 +67,33 @@ def test_bad_files_are_reported_and_everything_else_is_indexed(machine: Machine)
         assert answer["reason"]
 
 
+def test_a_picture_cut_short_waits_for_the_model_and_is_a_failure_when_it_has_come(machine: Machine) -> None:
+    """Its pixels are looked at by nobody before; list, why and failures tell the same all along."""
+    late = machine.home / "late"
+    machine.environment["IMAGEDBD_MODEL"] = f"local-dir:{late}"
+    save(machine.photos / "whole.jpg", 1)
+    cut = machine.photos / "cut.jpg"
+    cut.write_bytes(encoded(2)[:3000])
+    machine.start()
+    machine.until(lambda: machine.json("status")["waiting"] == 2)
+    assert machine.listed() == {"photos/whole.jpg", "photos/cut.jpg"}
+    assert machine.json("failures") == []
+    why = machine.json("why", str(cut))
+    assert why["state"] == "waiting"
+    assert "whether all of it can be read shows then" in why["reason"]
+
+    late.mkdir()
+    (late / "open_clip_config.json").write_text("{}")
+    assert machine.run("model", "pull").returncode == 0
+    machine.wait()
+    assert machine.listed() == {"photos/whole.jpg"}
+    (failure,) = machine.json("failures")
+    why = machine.json("why", str(cut))
+    assert (failure["path"], why["state"], why["reason"]) == (str(cut), "failed", failure["reason"])
+    assert machine.run("show", str(cut)).returncode == 1
+    assert machine.json("status")["failed"] == 1
+
+
 def test_what_has_no_pictures_suffix_is_skipped_and_explained(machine: Machine) -> None:
     save(machine.photos / "picture.txt", 1, format="JPEG")
     machine.start()

@@ -86,6 +86,11 @@ def somebody_listens(socket_path: str) -> bool:
     return True
 
 
+def is_deserted(socket_path: str) -> bool:
+    """Whether there is no trace of a daemon: none listens there, and none is coming or going."""
+    return not (somebody_listens(socket_path) or is_locked(socket_lock(socket_path)))
+
+
 class Client:
     """One daemon at one socket. Each call is one request; every error is an :class:`ImagedbError`.
 

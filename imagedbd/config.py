@@ -150,6 +150,27 @@ def socket_place(overrides: Mapping[str, Any] | None = None, environ: Mapping[st
     :raises ConfigError: a flag or a variable names no path.
     """
     env = os.environ if environ is None else environ
+    named, data_dir = _places(overrides, env)
+    return named or _default_socket(env, data_dir)
+
+
+def spare_socket(
+    overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> str | None:
+    """Where a daemon may listen that was started before this user's login made a runtime folder.
+
+    :param overrides: as for :func:`socket_place`.
+    :returns: a socket of this user's in a folder that is private to this user; ``None`` if there is none, or
+        if a setting says where the daemon is.
+    :raises ConfigError: as :func:`socket_place`.
+    """
+    named, data_dir = _places(overrides, os.environ if environ is None else environ)
+    spare = _join_data(data_dir)
+    return spare if named is None and _is_private(os.path.dirname(spare)) and _is_own_socket(spare) else None
+
+
+def _places(overrides: Mapping[str, Any] | None, env: Mapping[str, str]) -> tuple[str | None, str]:
+    """The socket that a setting names, and the data folder."""
     flags = {name: value for name, value in (overrides or {}).items() if value is not None}
     places = dict(_filed_places(settings_place(flags.get("config_file"), env)))
     for name in ("data_dir", "socket"):
@@ -157,8 +178,7 @@ def socket_place(overrides: Mapping[str, Any] | None = None, environ: Mapping[st
             places[name] = _parse(
                 f"--{name.replace('_', '-')}" if name in flags else _variable(name), name, value
             )
-    data_dir = places.get("data_dir", str(platformdirs.user_data_path("imagedbd")))
-    return places.get("socket") or _default_socket(env, data_dir)
+    return places.get("socket"), places.get("data_dir", str(platformdirs.user_data_path("imagedbd")))
 
 
 def settings_place(flag: str | None = None, environ: Mapping[str, str] | None = None) -> str:
@@ -287,12 +307,25 @@ def _default_socket(env: Mapping[str, str], data_dir: str) -> str:
 def _runtime_folder() -> str | None:
     """The one that a login made for this user: cron, say, is not told of it, and needs it too."""
     folder = os.path.join(RUNTIME_FOLDERS, str(os.geteuid()))
+    return folder if _is_private(folder) else None
+
+
+def _is_private(folder: str) -> bool:
+    """Whether it is a folder that this user alone can put something into, or look into."""
     try:
         found = os.lstat(folder)
     except OSError:
-        return None
-    is_private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
-    return folder if is_private and stat.S_ISDIR(found.st_mode) else None
+        return False
+    is_own = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return is_own and stat.S_ISDIR(found.st_mode)
+
+
+def _is_own_socket(path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return found.st_uid == os.geteuid() and stat.S_ISSOCK(found.st_mode)
 
 
 def _filed_places(config_file: str) -> Iterator[tuple[str, str]]:

@@ -49,14 +49,25 @@ class Target:
         check_named_file(self.flags.get("config_file"))
         if self.flags.get("socket") or os.environ.get("IMAGEDBD_SOCKET"):
             return socket_place(self.flags)
+        early = self._socket_of_an_early_one()
         try:
-            return self.settings.socket
+            wanted = self.settings.socket
         except ConfigError as error:
-            place = socket_place(self.flags)
+            place = early or socket_place(self.flags)
             if not somebody_listens(place):
                 raise
             output.note(f"{error.message} The daemon goes on with the settings that it has.")
             return place
+        return early or wanted
+
+    def _socket_of_an_early_one(self) -> str | None:
+        """Where a daemon answers that began before there was a runtime folder, if there is no other one."""
+        from imagedbd.client import is_deserted, somebody_listens
+        from imagedbd.config import socket_place, spare_socket
+
+        spare = spare_socket(self.flags)
+        is_there = spare and is_deserted(socket_place(self.flags)) and somebody_listens(spare)
+        return spare if is_there else None
 
     @cached_property
     def client(self) -> Client:

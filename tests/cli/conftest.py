@@ -141,8 +141,9 @@ def _own_places(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 @contextlib.contextmanager
-def served(socket: str) -> Iterator[FakeDaemon]:
-    fake = FakeDaemon(socket, {"/status": a_status()})
+def served(socket: str, answers: dict[str, Answer] | None = None) -> Iterator[FakeDaemon]:
+    """:param answers: those that it must have from the first moment on, beside its status."""
+    fake = FakeDaemon(socket, {"/status": a_status(), **(answers or {})})
     with _Server(fake.socket, _Handler) as server:
         server.fake = fake
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -109,8 +109,7 @@ class TestErrors:
         done = threading.Event()
 
         def start() -> None:
-            with served(os.environ["IMAGEDBD_SOCKET"]) as fake:
-                fake.answers["/wait"] = {"indexed": 3, "failed": 0}
+            with served(os.environ["IMAGEDBD_SOCKET"], {"/wait": {"indexed": 3, "failed": 0}}):
                 done.wait()
 
         timer = threading.Timer(0.3, start)
@@ -409,6 +408,37 @@ class TestWhichDaemon:
         assert ran.code == 0
         assert "config.toml" in ran.words
         assert "goes on with the settings that it has" in ran.words
+
+    @pytest.fixture
+    def early_daemon(self, monkeypatch):
+        """One that was started before there was a runtime folder, and so listens beside its data."""
+        monkeypatch.delenv("IMAGEDBD_SOCKET")
+        with tempfile.TemporaryDirectory(prefix="idb") as folder:
+            monkeypatch.setenv("XDG_RUNTIME_DIR", os.path.join(folder, "runtime"))
+            monkeypatch.setenv("IMAGEDBD_DATA_DIR", folder)
+            os.mkdir(os.path.join(folder, "run"), mode=0o700)
+            with served(os.path.join(folder, "run", "imagedbd.sock")) as fake:
+                yield fake
+
+    def test_one_from_before_the_login_is_found_beside_its_data(self, early_daemon, imagedb, tmp_path):
+        assert imagedb("status").code == 0
+        (tmp_path / "config.toml").write_text("stor = 'lance'\n")
+        assert imagedb("status").code == 0
+
+    def test_but_not_where_others_could_have_put_it(self, early_daemon, imagedb):
+        os.chmod(os.path.dirname(early_daemon.socket), 0o750)  # noqa: S103 - that is the fault
+        assert imagedb("status").code == 69
+
+    def test_and_not_in_the_place_of_one_that_is_where_it_should_be(self, early_daemon, imagedb):
+        runtime = os.path.join(os.environ["XDG_RUNTIME_DIR"], "imagedbd")
+        os.makedirs(runtime, mode=0o700)
+        with served(os.path.join(runtime, "imagedbd.sock")) as fake:
+            assert imagedb("status").code == 0
+        assert (len(fake.requests), len(early_daemon.requests)) == (1, 0)
+
+    def test_nor_where_a_setting_says_where_the_daemon_is(self, early_daemon, imagedb, tmp_path):
+        (tmp_path / "config.toml").write_text(f"socket = '{tmp_path}/s'\n")
+        assert imagedb("status").code == 69
 
     def test_a_faulty_file_still_says_where_the_daemon_is(self, daemon, imagedb, tmp_path, monkeypatch):
         (tmp_path / "config.toml").write_text(f"socket = '{os.environ['IMAGEDBD_SOCKET']}'\nstor = 'lance'\n")

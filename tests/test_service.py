@@ -18,6 +18,8 @@ from imagedbd.errors import ServiceError
 
 SHIPPED = Path(__file__).resolve().parents[1] / "systemd"
 HIGHEST_EXPOSURE = 2.0
+EXPOSURE_WITH_BOTH = 2.6
+"""With a GPU and a network, each of which takes a part of the walls away."""
 
 needs_systemd_analyze = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="not installed: systemd-analyze"
@@ -151,14 +153,36 @@ def test_systemd_finds_no_fault_with_the_units(tmp_path: Path, drop_in: str | No
 
 
 @needs_systemd_analyze
-def test_the_daemon_is_hardly_exposed() -> None:
+@pytest.mark.parametrize(
+    ("drop_ins", "highest"),
+    [
+        ((), HIGHEST_EXPOSURE),
+        (("gpu",), HIGHEST_EXPOSURE),
+        (("network",), HIGHEST_EXPOSURE),
+        (("system",), HIGHEST_EXPOSURE),
+        (("gpu", "network"), EXPOSURE_WITH_BOTH),
+    ],
+    ids=lambda value: "+".join(value) or "alone" if isinstance(value, tuple) else "",
+)
+def test_the_daemon_is_hardly_exposed(tmp_path: Path, drop_ins: tuple[str, ...], highest: float) -> None:
+    unit = shutil.copy(SHIPPED / service.SERVICE, tmp_path)
+    folder = tmp_path / f"{service.SERVICE}.d"
+    folder.mkdir()
+    for name in drop_ins:
+        shutil.copy(SHIPPED / "drop-ins" / f"{name}.conf", folder)
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(SHIPPED / service.SERVICE)],
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert found, done.stderr
-    assert float(found[1]) <= HIGHEST_EXPOSURE
+    assert float(found[1]) <= highest
+
+
+def test_the_page_of_the_service_says_how_exposed_it_is_at_most() -> None:
+    page = " ".join((SHIPPED.parent / "docs" / "service.md").read_text().split())
+    assert f"at {HIGHEST_EXPOSURE} or less" in page
+    assert f"{EXPOSURE_WITH_BOTH} with both" in page
 
 
 def test_every_exit_that_trying_again_does_not_mend_is_final() -> None:

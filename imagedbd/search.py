@@ -56,7 +56,7 @@ MAX_LIMIT: Final = 10_000
 MAX_OFFSET: Final = 100_000
 MAX_WORDS: Final = 64
 MAX_CAMERA: Final = 100
-FUSION_DEPTH: Final = 200
+FUSION_DEPTH: Final = 100
 """Candidates of each ranking that take part in a fusion, at least."""
 PROMPT_CACHE: Final = 1_000
 SAME_SIMILARITY: Final = 1e-6
@@ -149,15 +149,18 @@ class Searcher:
         depth = self._depth(query)
         similar = self._similar(query, vector, depth)
         worded = self._store.matching(words, depth, query.condition)
+        fused = fuse([similar, worded], weights=query.weights)
+        if query.min_score is None:
+            fused = fused[: query.limit]
         similarity = {match.record.id: match.score for match in similar}
-        missing = [match.record.id for match in worded if match.record.id not in similarity]
+        missing = [match.record.id for match in fused if match.record.id not in similarity]
         similarity |= self._similarities(missing, vector)
         text_score = {match.record.id: match.score for match in worded}
         return [
             Hit(
                 match.record, 0, match.score, similarity.get(match.record.id), text_score.get(match.record.id)
             )
-            for match in fuse([similar, worded], weights=query.weights)
+            for match in fused
         ]
 
     def _depth(self, query: Query) -> int:

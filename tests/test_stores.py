@@ -364,6 +364,30 @@ def test_get_leaves_out_what_is_not_there(bound):
     assert found["b"].vector is None
 
 
+def test_what_was_found_is_found_again_wherever_it_lies_by_then(bound):
+    upsert(bound, *(picture(f"p{number}", number) for number in range(20)))
+    keys = [f"p{number}" for number in range(6)]
+
+    def found():
+        return {p.record.id: (p.record.path, p.vector) for p in bound.get(keys)}
+
+    for search in (lambda: bound.nearest(vector(0), 20), lambda: bound.matching(["dog"], 20)):
+        assert len(search()) == 20
+        before = found()
+        bound.apply(Batch(patches=(record("p1", f"/moved/{search}.jpg"),)))
+        assert len(search()) == 20
+        after = found()
+        assert after.keys() == before.keys()
+        assert after["p1"][0] == f"/moved/{search}.jpg"
+        bound.maintain(idle=True)
+        again = found()
+        for key in keys:
+            assert again[key][0] == after[key][0]
+            assert np.array_equal(again[key][1], before[key][1])
+    bound.apply(Batch(deletes=("p2",)))
+    assert found().keys() == set(keys) - {"p2"}
+
+
 def test_scan_and_count_take_a_condition(store):
     store.apply(Batch(upserts=tuple(picture(f"p{n}", metadata=Metadata(width=n)) for n in range(5_000))))
     few = Compare("width", "<", 10)

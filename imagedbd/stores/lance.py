@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -38,6 +38,7 @@ from .lance_sql import text_sql, to_sql
 from .manifest import SCHEMA, VECTOR_DTYPE, Manifest
 from .reads import RunningReads
 from .rescoring import Candidates, TextStatistics, best_worded, most_similar, scores_by_length
+from .row_ids import ROW_ID, RowIds
 from .rows import (
     HAS_VECTOR,
     OWNER,
@@ -101,6 +102,9 @@ _SCAN_ROWS = 2_000
 
 _IDS_PER_QUERY = 1_000
 
+_WORDS_KEPT = 10_000
+"""Words whose frequency is remembered as long as nothing is written."""
+
 _EVERYTHING = 2**31 - 1
 """A limit that limits nothing."""
 
@@ -152,7 +156,8 @@ class LanceStore:
         self._place = _place_of(place, owner, options, exclusive=exclusive)
         self._writing = threading.Lock()
         self._reads = RunningReads()
-        self._lengths: _Lengths | None = None
+        self._texts: _Texts | None = None
+        self._row_ids = RowIds()
         self._indexed = False
         self._looked_at: int | None = None
         self._left_behind = exclusive and not self._place.shared
@@ -475,9 +480,21 @@ class LanceStore:
         return [] if self._dimension is None else [VECTOR]
 
     def _rows_of(self, ids: Sequence[str], columns: list[str]) -> Iterator[Any]:
+        """:param columns: the first of them is ``id``."""
         for start in range(0, len(ids), _IDS_PER_QUERY):
-            some = _ids_sql(ids[start : start + _IDS_PER_QUERY])
-            yield self._pictures.search().where(some).select(columns).to_arrow()
+            some = ids[start : start + _IDS_PER_QUERY]
+            found = self._rows_where_they_were(some, columns)
+            if found is None:
+                found = self._pictures.search().where(_ids_sql(some)).select(columns).to_arrow()
+            yield found
+
+    def _rows_where_they_were(self, ids: Sequence[str], columns: list[str]) -> Any | None:
+        """``None`` unless each of them is where it was last found: rows of two versions are never mixed."""
+        row_ids = self._row_ids.known(ids)
+        if len(row_ids) < len(ids):
+            return None
+        found = self._pictures.take_row_ids(row_ids).select(columns).to_arrow()
+        return found if set(found["id"].to_pylist()) == set(ids) else None
 
     def find_vector(self, content_hash: str) -> Vector | None:
         self._notice_binding()
@@ -555,9 +572,10 @@ class LanceStore:
             # With no upper bound, more partitions are looked into until a condition has let enough rows pass.
             query = query.minimum_nprobes(_PROBES).maximum_nprobes(0).refine_factor(_REFINE)
         columns = [*RECORD_COLUMNS, VECTOR, "_distance"]
-        found = _filtered(query, where, prefilter=True).limit(limit).select(columns).to_arrow()
+        found = self._placed(_filtered(query, where, prefilter=True).limit(limit).select(columns))
+        self._row_ids.note(found)
         least = None if indexed else 1.0 - (pc.max(found["_distance"]).as_py() or 0.0) / 2
-        return Candidates(found.drop_columns(["_distance"]), vector_matrix(found[VECTOR]), least)
+        return Candidates(found.drop_columns(["_distance", ROW_ID]), vector_matrix(found[VECTOR]), least)
 
     def _has_index(self) -> bool:
         """Whether the approximate index is there; of a shared table, another daemon may have made it."""
@@ -583,34 +601,54 @@ class LanceStore:
         query = self._pictures.search(_all_of_them(words), query_type="fts")
         columns = ["id", "word_count", "path_bytes", "_score"]
         where = self._where(condition, own=False)
-        found = _filtered(query, where, prefilter=True).limit(_EVERYTHING).select(columns).to_arrow()
+        found = self._placed(_filtered(query, where, prefilter=True).limit(_EVERYTHING).select(columns))
         best = best_worded(found, limit)
+        self._row_ids.note(best)
         return dict(zip(best["id"].to_pylist(), best["word_count"].to_pylist(), strict=True))
 
     def _scores(self, words: Sequence[str], lengths: dict[str, int]) -> Mapping[int, float]:
         """BM25 by the length of the text."""
-        known = self._known_lengths()
-        frequencies = (self._pictures.count_rows(_has_word_sql(word)) for word in dict.fromkeys(words))
-        statistics = TextStatistics(known.rows, known.mean, tuple(frequencies))
+        texts = self._known_texts()
+        statistics = TextStatistics(
+            texts.rows,
+            texts.mean_length,
+            tuple(self._frequency(word, texts) for word in dict.fromkeys(words)),
+        )
         return scores_by_length(list(lengths.values()), statistics)
 
-    def _known_lengths(self) -> _Lengths:
+    def _known_texts(self) -> _Texts:
         """Rows and their mean length; read once for each version of the table."""
         version = self._pictures.version
-        if self._lengths is None or self._lengths.version != version:
+        if self._texts is None or self._texts.version != version:
             column = self._pictures.search().select(["word_count"]).to_arrow()["word_count"]
             mean = pc.mean(column).as_py() or 0.0
-            self._lengths = _Lengths(version, len(column), mean)
-        return self._lengths
+            self._texts = _Texts(version, len(column), mean)
+        return self._texts
+
+    def _frequency(self, word: str, texts: _Texts) -> int:
+        if (known := texts.frequencies.get(word)) is not None:
+            return known
+        count = int(self._pictures.count_rows(_has_word_sql(word)))
+        if len(texts.frequencies) < _WORDS_KEPT:
+            texts.frequencies[word] = count
+        return count
+
+    def _placed(self, query: Any) -> Any:
+        """What a query finds, with the row ids as a column."""
+        return query.with_row_id(True).to_arrow()  # noqa: FBT003 - takes no keyword
 
 
 @dataclass(frozen=True, slots=True)
-class _Lengths:
-    """How long the texts are in one version of the table."""
+class _Texts:
+    """What is known of all texts in one version of the table.
+
+    :param frequencies: in how many rows a word occurs, for those that were asked for.
+    """
 
     version: int
     rows: int
-    mean: float
+    mean_length: float
+    frequencies: dict[str, int] = field(default_factory=dict)
 
 
 def _place_of(place: str, owner: str, options: Mapping[str, str] | None, *, exclusive: bool) -> Place:

@@ -255,14 +255,15 @@ def test_a_backup_that_is_broken_off_passes_for_none_and_the_daemon_goes_on(
         status, _ = copying.end()
     assert status != 0
     assert not copying.kept.exists()
-    for draft in copying.drafts():
-        refused = restore(machine, "--yes", str(draft))
-        assert (refused.returncode, b"is no backup" in refused.stderr) == (2, True), refused.stderr
     # Nobody has to kill what only Ctrl-C or a shutdown has broken off.
     assert (copying.drafts() == []) == (number != signal.SIGKILL)
     machine.wait()
     assert "photos/meanwhile.jpg" in machine.listed()
     assert machine.run("backup", str(copying.kept)).returncode == 0
+    machine.stop()
+    for draft in copying.drafts():
+        refused = restore(machine, "--yes", str(draft))
+        assert (refused.returncode, b"is no backup" in refused.stderr) == (2, True), refused.stderr
 
 
 def test_a_damaged_backup_changes_nothing(machine: Machine) -> None:

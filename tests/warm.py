@@ -286,8 +286,8 @@ def _main() -> int | None:
             importlib.import_module(module)
     if main := sys.modules.get("imagedbd.cli.main"):
         # Typer makes it of all commands' signatures, the same each time.
-        main._command = functools.cache(main._command)
-        main._command()
+        command = main.command()
+        main.command = lambda *_: command
     _end_threads()
     # What a fork collects at its end is its own; the rest would be copied for it page by page.
     gc.freeze()

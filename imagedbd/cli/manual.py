@@ -52,7 +52,7 @@ def man(
         raise UsageError(f"There are pages of {' and '.join(PAGES)}; not of {output.printable(page)}.")
     from imagedbd.cli import daemon, main
 
-    application = main.app if page == "imagedb" else daemon.app
+    application = main.application() if page == "imagedb" else daemon.app
     output.write(manual(command_of(application), page))
 
 

@@ -25,5 +25,5 @@ class Program(TyperGroup):
 def _commands_of(program: str) -> Iterable[str]:
     from imagedbd.cli import daemon, entry, main
 
-    app = main.app if program == "imagedb" else daemon.app
+    app = main.application() if program == "imagedb" else daemon.app
     return entry.command_of(app).commands

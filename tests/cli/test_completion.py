@@ -107,7 +107,7 @@ def test_bash_completes_by_the_script(complete, imagedb, tmp_path):
     assert ran.stdout.split() == ["date"]
 
 
-@pytest.mark.parametrize(("name", "app"), [("imagedb", main.app), ("imagedbd", daemon_cli.app)])
+@pytest.mark.parametrize(("name", "app"), [("imagedb", main.application()), ("imagedbd", daemon_cli.app)])
 class TestManual:
     def test_has_every_command_option_and_example(self, imagedb, name, app):
         page = imagedb("man", name).text.replace("\\-", "-")

@@ -41,7 +41,7 @@ def _commands(command, path=()):
         yield from _commands(sub, (*path, name))
 
 
-IMAGEDB = list(_commands(entry.command_of(main.app), ("imagedb",)))
+IMAGEDB = list(_commands(entry.command_of(main.application()), ("imagedb",)))
 IMAGEDBD = list(_commands(entry.command_of(daemon_cli.app), ("imagedbd",)))
 
 
@@ -255,6 +255,11 @@ class TestHelp:
         assert "--near LAT,LON[,KM]" in options
 
 
+@pytest.mark.parametrize("module", main.COMMANDS)
+def test_a_command_is_found_in_the_module_that_is_said_to_have_it(module):
+    assert tuple(main.command([module]).commands) == main.COMMANDS[module]
+
+
 class TestImports:
     """What keeps a query at a blink: see also the budget in ``imagedbd.cli.plain``."""
 
@@ -282,6 +287,14 @@ class TestImports:
         )
         assert ran.returncode == 0
         assert not (HEAVY | also_banned) & set(ran.stderr.split())
+
+    def test_a_command_loads_no_other_commands(self, daemon):
+        probe = self.PROBE.replace("name.partition('.')[0]", "name")
+        ran = subprocess.run(
+            [sys.executable, "-c", probe, "status", "--json"], check=True, capture_output=True, text=True
+        )
+        others = main.COMMANDS.keys() - {"watching", "completion"}  # what completes options is known to all
+        assert not {f"imagedbd.cli.{name}" for name in others} & set(ran.stderr.split())
 
 
 class TestTerminal:

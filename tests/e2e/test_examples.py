@@ -65,7 +65,7 @@ def _written() -> list[str]:
 
 
 def _here(most: int | None = None) -> list[str]:
-    programs = (command_of(app) for app in (main.app, daemon_cli.app))
+    programs = (command_of(app) for app in (main.application(), daemon_cli.app))
     lines = dict.fromkeys([*(line for program in programs for line in _examples(program, most)), *_written()])
     return [line for line in lines if not any(re.search(pattern, line) for pattern in NOT_HERE)]
 

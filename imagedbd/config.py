@@ -21,6 +21,7 @@ import platformdirs
 
 from imagedbd.devices import check_device
 from imagedbd.errors import ConfigError
+from imagedbd.toml_file import read_toml
 
 DEFAULT_MODELS: Final = {
     "lance": "ViT-B-16/laion2b_s34b_b88k",
@@ -106,7 +107,7 @@ def load_settings(
     with faults.noted():
         flag_roots = _parse("--root", "roots", flags.pop("roots", ()))
 
-    filed = dict(_parsed(config_file, _read_file(config_file), faults))
+    filed = dict(_parsed(config_file, read_toml(config_file), faults))
     values = dict(filed)
     for name in _PARSERS:
         if (text := env.get(_variable(name))) is not None:
@@ -331,7 +332,7 @@ def _is_own_socket(path: str) -> bool:
 def _filed_places(config_file: str) -> Iterator[tuple[str, str]]:
     """Folder and socket, as far as the file can be read."""
     with contextlib.suppress(ConfigError):
-        content = _read_file(config_file)
+        content = read_toml(config_file)
         for name in ("data_dir", "socket"):
             with contextlib.suppress(ValueError, KeyError):
                 yield name, _path(content[name])
@@ -348,45 +349,6 @@ def _absolute(path: str) -> str:
 
 def _variable(name: str) -> str:
     return f"IMAGEDBD_{name.upper()}"
-
-
-def _read_file(config_file: str) -> dict[str, Any]:
-    try:
-        with open(config_file, "rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise ConfigError(f"{config_file} cannot be read: {error.strerror}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f"{_line_of(config_file, error)}: this is not valid TOML: {_plain(error)}."
-        ) from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{config_file}, line {line}: this is not UTF-8, as TOML has to be.") from error
-
-
-_TOML_PLACE: Final = re.compile(r" \((?:at line (\d+), column \d+|at end of document)\)$")
-_UNCLOSED: Final = re.compile(r"(Illegal|Found invalid) character '\\n'|Unterminated string|Expected \"'")
-
-
-def _line_of(config_file: str, error: tomllib.TOMLDecodeError) -> str:
-    """Where the reader stopped; that of a fault at the end is the last line."""
-    found = _TOML_PLACE.search(str(error))
-    if found and found[1]:
-        return f"{config_file}, line {found[1]}"
-    return f"{config_file}, line {len(Path(config_file).read_text(encoding='utf-8').splitlines())}"
-
-
-def _plain(error: tomllib.TOMLDecodeError) -> str:
-    """What is wrong, in the words of somebody who writes settings rather than parsers."""
-    words = _TOML_PLACE.sub("", str(error))
-    if _UNCLOSED.match(words):
-        return "a string lacks its closing quote"
-    if words == "Invalid value":
-        return "a value is missing or not whole, or is a text without quotes"
-    return words[:1].lower() + words[1:]
 
 
 class _Faults:

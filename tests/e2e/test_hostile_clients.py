@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from footprint import footprint, settled
 from pictures import save
 from wire import ask, connect, post, read_all
 
@@ -33,8 +34,6 @@ GET = b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 SEARCH = json.dumps({"terms": [{"prompt": "a dog"}], "text": "nikon", "limit": 10}).encode()
 CROWD = 200
 """More than there is room for."""
-GROWTH = 48 << 20
-"""Bytes that memory may differ by: allocators keep what they had, but a leak has no bound."""
 
 
 @pytest.fixture(scope="module")
@@ -196,24 +195,6 @@ def test_a_path_that_is_no_picture_is_never_opened(served: Machine, path: str) -
     assert ask(served, "POST", "/model/use", {"model": f"local-dir:{full}"})[0] in {400, 503}
     assert ask(served, "POST", "/scan", {"folder": full})[0] in {200, 400}
     all_is_well(served)
-
-
-def footprint(machine: Machine) -> tuple[int, int, int]:
-    """Resident bytes, threads and open files of the daemon's own process."""
-    assert machine.process is not None
-    process = psutil.Process(machine.process.pid)
-    return process.memory_info().rss, process.num_threads(), process.num_fds()
-
-
-def settled(machine: Machine, before: tuple[int, int, int]) -> None:
-    """Wait until the daemon has closed what its clients had opened, and nothing is left of them."""
-
-    def is_as_before() -> bool:
-        rss, threads, files = footprint(machine)
-        # A pool of threads fills up to its bound once, and leaves when it has been idle.
-        return files <= before[2] + 4 and threads <= before[1] + 80 and rss <= before[0] + GROWTH
-
-    machine.until(is_as_before, 30)
 
 
 # The random part: each takes a connection and does its worst with it.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Union, cast
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from footprint import footprint, settled
+from hypothesis import HealthCheck, given, settings
 from pictures import exif, save
 from pydantic import TypeAdapter
 from schemathesis.checks import not_a_server_error
@@ -89,10 +90,32 @@ def test_a_backup_is_told_where_all_is_and_no_more(served: Machine) -> None:
 
 
 # Of /backup, no answer ends before the one who asked hangs up.
-@_schema().exclude(path="/backup").parametrize()
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+FUZZED = _schema().exclude(path="/backup")
+FREELY = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@FUZZED.parametrize()
+@FREELY
 def test_every_answer_fits_the_page(case: Case, served: Machine) -> None:
     with session(served) as own:
         response = case.call(session=own)
         case.validate_response(response, excluded_checks=[not_a_server_error])
     assert response.status_code not in {500, 501, 502}, response.text
+
+
+def test_requests_of_every_kind_leave_nothing_behind(served: Machine) -> None:
+    def ask_everything() -> None:
+        for operation in FUZZED.get_all_operations():
+
+            @given(case=operation.ok().as_strategy())
+            @FREELY
+            def ask_often(case: Case) -> None:
+                with session(served) as own:
+                    case.call(session=own)
+
+            ask_often()
+
+    ask_everything()
+    before = footprint(served)
+    ask_everything()
+    settled(served, before)

@@ -9,10 +9,8 @@ from __future__ import annotations
 import heapq
 import math
 import os
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -42,15 +40,19 @@ from imagedbd.errors import (
     UsageError,
 )
 from imagedbd.expressions import all_of, date_span, parse
+from imagedbd.prompts import PromptVectors
 from imagedbd.ranking import RECIPROCAL_RANK_K, cosines, fuse
 from imagedbd.text import query_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from imagedbd.datatypes import Condition, Embedder, ImageRecord, Store, Vector
     from imagedbd.decoder import Decoder
     from imagedbd.ledger import Ledger
+
+_Prompts: TypeAlias = "Mapping[str, Callable[[], Vector]]"
+"""What waits for the vector of each prompt."""
 
 MAX_LIMIT: Final = 10_000
 MAX_OFFSET: Final = 100_000
@@ -58,7 +60,6 @@ MAX_WORDS: Final = 64
 MAX_CAMERA: Final = 100
 FUSION_DEPTH: Final = 100
 """Candidates of each ranking that take part in a fusion, at least."""
-PROMPT_CACHE: Final = 1_000
 SAME_SIMILARITY: Final = 1e-6
 """How much more similar than a query picture itself another may seem, for the noise of float32 alone."""
 VECTORS_AT_ONCE: Final = 1_000
@@ -81,8 +82,7 @@ class Searcher:
         self._ledger = ledger
         self._decoder = decoder
         self._embedder = embedder
-        self._prompts: OrderedDict[str, Vector] = OrderedDict()
-        self._prompts_lock = threading.Lock()
+        self._prompts = PromptVectors(embedder, self._check_model)
 
     def search(self, query: Query) -> Answer:
         """Rank the pictures that meet the query's condition.
@@ -101,31 +101,39 @@ class Searcher:
         if query.terms and not query.weights[1]:
             words = []  # their ranking is left out
         notes: list[str] = []
-        vector = self._vector_or_note(query, words, notes)
         deep = replace(query, limit=query.limit + query.offset, offset=0)
-        hits = self._hits(deep, vector, words)
+        vector, worded = None, None
+        if _needs_vector(query, words):
+            prompts = self._prompts.begin({t.text for t in query.terms if isinstance(t, PromptTerm)})
+            if words and query.weights[0]:
+                # While the model is at the prompts.
+                worded = self._store.matching(words, self._depth(deep), query.condition)
+            vector = self._vector_or_note(query, words, prompts, notes)
+        hits = self._hits(deep, vector, words, worded)
         bounded = vector is None or (not words and query.min_score is not None)
         return Answer(_finish(hits, query, has_end=bounded), tuple(notes))
 
-    def _vector_or_note(self, query: Query, words: Sequence[str], notes: list[str]) -> Vector | None:
-        if not query.terms or (words and not query.weights[0] and query.min_score is None):
-            return None  # nothing would be ranked or left out by it, and a model may have to be loaded
+    def _vector_or_note(
+        self, query: Query, words: Sequence[str], prompts: _Prompts, notes: list[str]
+    ) -> Vector | None:
         try:
-            return self._query_vector(query.terms)
+            return self._query_vector(query.terms, prompts)
         except (ModelUnavailableError, EmbedderError) as error:
             if not words or query.min_score is not None:
                 raise
             notes.append(f"Answered from metadata alone. {error.message}")
             return None
 
-    def _hits(self, query: Query, vector: Vector | None, words: Sequence[str]) -> list[Hit]:
+    def _hits(
+        self, query: Query, vector: Vector | None, words: Sequence[str], worded: list[Match] | None
+    ) -> list[Hit]:
         if vector is None:
             return self._by_words(query, words, None) if words else self._listing(query)
         if not words:
             return self._by_vector(query, vector)
-        if not query.weights[0]:
+        if worded is None:
             return self._by_words(query, words, vector)
-        return self._fused(query, vector, words)
+        return self._fused(query, vector, worded)
 
     def _by_vector(self, query: Query, vector: Vector) -> list[Hit]:
         limit = query.limit
@@ -144,11 +152,9 @@ class Searcher:
         similarity = {} if vector is None else self._similarities([m.record.id for m in matches], vector)
         return [Hit(m.record, 0, m.score, similarity.get(m.record.id), m.score) for m in matches]
 
-    def _fused(self, query: Query, vector: Vector, words: Sequence[str]) -> list[Hit]:
+    def _fused(self, query: Query, vector: Vector, worded: list[Match]) -> list[Hit]:
         """Both rankings as one; what one of them has further down than the depth gets nothing from it."""
-        depth = self._depth(query)
-        similar = self._similar(query, vector, depth)
-        worded = self._store.matching(words, depth, query.condition)
+        similar = self._similar(query, vector, self._depth(query))
         fused = fuse([similar, worded], weights=query.weights)
         if query.min_score is None:
             fused = fused[: query.limit]
@@ -207,9 +213,9 @@ class Searcher:
         records = heapq.nsmallest(query.limit, self._store.scan(query.condition), key=_newest_first)
         return [Hit(record, 0, 0.0) for record in records]
 
-    def _query_vector(self, terms: Sequence[PromptTerm | PictureTerm]) -> Vector:
+    def _query_vector(self, terms: Sequence[PromptTerm | PictureTerm], prompts: _Prompts) -> Vector:
         weights = np.array([term.weight for term in terms], np.float64)
-        vectors = np.stack([self._term_vector(term) for term in terms])
+        vectors = np.stack([self._term_vector(term, prompts) for term in terms])
         total = (weights[:, np.newaxis] * vectors).sum(axis=0)
         length = float(np.linalg.norm(total))
         if length <= 1e-6 * float(np.abs(weights).sum()):
@@ -217,23 +223,10 @@ class Searcher:
         combined: Vector = (total / length).astype(np.float32)
         return combined
 
-    def _term_vector(self, term: PromptTerm | PictureTerm) -> Vector:
+    def _term_vector(self, term: PromptTerm | PictureTerm, prompts: _Prompts) -> Vector:
         if isinstance(term, PromptTerm):
-            return self._prompt_vector(term.text)
+            return prompts[term.text]()
         return self._stored_vector(term) if term.data is None else self._picture_vector(term.data)
-
-    def _prompt_vector(self, prompt: str) -> Vector:
-        with self._prompts_lock:
-            if (known := self._prompts.get(prompt)) is not None:
-                self._prompts.move_to_end(prompt)
-                return known
-        vector: Vector = self._embedder.embed_prompts([prompt]).result()[0]
-        self._check_model()
-        with self._prompts_lock:
-            self._prompts[prompt] = vector
-            if len(self._prompts) > PROMPT_CACHE:
-                self._prompts.popitem(last=False)
-        return vector
 
     def _check_model(self) -> None:
         """:raises ModelUnavailableError: what is embedded here cannot be compared with what is stored."""
@@ -326,6 +319,11 @@ def _check(query: Query, words: Sequence[str]) -> None:
         raise UsageError(f"There is no word in {query.text!r} to look for.")
     if len(words) > MAX_WORDS:
         raise UsageError(f"At most {MAX_WORDS} words can be looked for, not {len(words)}.")
+
+
+def _needs_vector(query: Query, words: Sequence[str]) -> bool:
+    """Whether anything would be ranked or left out by it: a model may have to be loaded for that."""
+    return bool(query.terms and (not words or query.weights[0] or query.min_score is not None))
 
 
 def _likeness_key(match: Match, own: set[str]) -> tuple[float, bytes]:

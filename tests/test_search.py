@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from imagedbd.datatypes import (
     Compare,
     ImageRecord,
     LedgerEntry,
+    Match,
     Metadata,
     PictureState,
     PictureTerm,
@@ -138,6 +141,22 @@ def test_a_prompt_is_embedded_once_however_often_it_is_asked(
     for _ in range(3):
         searcher.search(Query(terms=(PromptTerm("a dog"),)))
     assert embedder.prompts == ["a dog"]
+
+
+def test_words_are_looked_up_while_the_model_is_at_the_prompt(
+    searcher: Searcher, embedder: FakeEmbedder, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Future[Any] = Future()
+    look_up = store.matching
+
+    def matching(*arguments: Any) -> list[Match]:
+        asked.set_result(np.stack([vector_of(b"1")]))
+        return look_up(*arguments)
+
+    monkeypatch.setattr(embedder, "embed_prompts", lambda _: asked)
+    monkeypatch.setattr(store, "matching", matching)
+    answer = searcher.search(Query(terms=(PromptTerm("1"),), text="dog"))
+    assert answer.hits[0].record.name == "1"
 
 
 def test_terms_are_added_up_by_their_weights(searcher: Searcher) -> None:

@@ -25,6 +25,9 @@ from imagedbd.errors import ConfigError, ModelUnavailableError, ModelUnknownErro
 
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+_TOKENS_STEP = 8
+"""Prompts are cut to a multiple of as many tokens: kernels are prepared for each length that is met."""
+
 
 class OpenClip:
     """One loaded model on one device.
@@ -58,6 +61,7 @@ class OpenClip:
         preprocess = _plain_preprocess(open_clip.get_model_preprocess_cfg(self._model))
         self._mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, device=self.device).view(1, 3, 1, 1)
+        self._is_causal = _is_causal(self._model)
         dimension = self.embed_prompts(["a picture"]).shape[1]
         self.info = ModelInfo(spec, weights_hash, dimension, preprocess)
 
@@ -73,7 +77,36 @@ class OpenClip:
     def embed_prompts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors ``(len(prompts), dimension)``."""
         tokens = self._tokenizer(list(prompts)).to(self.device)
+        if self._is_causal:
+            return _unit_rows(_encode_briefly(self._model, tokens))
         return _unit_rows(self._model.encode_text(tokens, normalize=True))
+
+
+def _is_causal(model: Any) -> bool:
+    """Whether a prompt's vector is what a transformer, in which no token sees the next, has at its end.
+
+    What stands behind the end, as padding does, then changes nothing.
+    """
+    if not isinstance(model, open_clip.CLIP) or model.text_pool_type != "argmax":
+        return False
+    mask = model.attn_mask
+    return mask is not None and torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1))
+
+
+def _encode_briefly(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """``encode_text`` without the padding: most prompts are a few tokens of the 77 that there is room for.
+
+    :param tokens: shape ``(n, context)``; the end of a prompt is the highest of its numbers.
+    """
+    longest = int(tokens.argmax(dim=-1).max()) + 1
+    length = min(-(-longest // _TOKENS_STEP) * _TOKENS_STEP, tokens.shape[1])
+    shortened = {
+        "positional_embedding": model.positional_embedding[:length],
+        "attn_mask": model.attn_mask[:length, :length],
+    }
+    encoded = torch.func.functional_call(model, shortened, kwargs={"text": tokens[:, :length]})
+    vectors: torch.Tensor = encoded["text_features"] if isinstance(encoded, dict) else encoded[1]
+    return vectors
 
 
 def resolve(spec: str) -> tuple[str, str | None]:

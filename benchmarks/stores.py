@@ -2,6 +2,7 @@
 
     python benchmarks/stores.py                         # 100,000 pictures of 512 dimensions, both stores
     python benchmarks/stores.py --rows 10000 --kinds faiss --json result.json
+    python benchmarks/stores.py --rows 1000000 --updates 0     # takes 12 GB, and most of an hour
 
 Each store works in a process of its own, one after the other, on the same made-up library. The approximate
 index is forced on. Times are of this machine: compare them with each other, not with those of another.
@@ -43,47 +44,66 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=512)
-    parser.add_argument("--updates", type=int, default=10_000, help="single-row upserts")
+    parser.add_argument("--updates", type=int, default=10_000, help="single-row upserts; 0: none")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     measured(parser, measure, lambda result: _print_table(result["stores"]))
 
 
 def measure(home: str, wanted: argparse.Namespace) -> dict[str, Any]:
     """Everything of each store, in milliseconds and bytes where nothing else is said."""
-    arguments = (wanted.rows, wanted.dimension, wanted.updates)
-    return {"stores": [apart(_of_one_store, kind, f"{home}/{kind}", *arguments) for kind in wanted.kinds]}
+    return {"stores": [_of_one_store(kind, f"{home}/{kind}", wanted) for kind in wanted.kinds]}
 
 
-def _of_one_store(kind: str, home: str, rows: int, dimension: int, updates: int) -> dict[str, Any]:
+def _of_one_store(kind: str, home: str, wanted: argparse.Namespace) -> dict[str, Any]:
+    folder = os.path.join(home, "made")
     try:
-        return _measured(kind, make_library(rows, dimension=dimension), home, updates)
+        made = apart(_made, kind, folder, wanted.rows, wanted.dimension)
+        asked = apart(_at_work, kind, folder, wanted.dimension)
+        if not wanted.updates:
+            return made | asked
+        return made | asked | apart(_worn, kind, home, wanted.rows, wanted.dimension, wanted.updates)
     finally:
         shutil.rmtree(home)
 
 
-def _measured(kind: str, library: Library, home: str, updates: int) -> dict[str, Any]:
-    result: dict[str, Any] = {"kind": kind, "rows": len(library.pictures)}
-    fresh_folder, worn_folder = os.path.join(home, "fresh"), os.path.join(home, "worn")
+def _made(kind: str, folder: str, rows: int, dimension: int) -> dict[str, Any]:
+    library = make_library(rows, dimension=dimension)
+    result: dict[str, Any] = {"kind": kind, "rows": rows}
     started = time.perf_counter()
-    store = _build(kind, worn_folder, library)
+    store = _build(kind, folder, library)
     result["build_s"] = time.perf_counter() - started
     result["size"] = store.stats().bytes_on_disk
     result["recall@10"] = _recall(store, library)
     result |= _latencies(store, library)
     store.close()
-    result["open_s"], store = timed(lambda: _opened(kind, worn_folder))
+    return result
+
+
+def _at_work(kind: str, folder: str, dimension: int) -> dict[str, Any]:
+    """Opening a store, and the memory of a process that has nothing but a store that has been asked."""
+    seconds, store = timed(lambda: _opened(kind, folder))
+    for query in clustered(QUERIES, dimension, np.random.default_rng(5)):
+        store.nearest(query, LIMIT)
+    store.close()
+    return {"open_s": seconds, "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def _worn(kind: str, home: str, rows: int, dimension: int, updates: int) -> dict[str, Any]:
+    """How it is after many small writes, beside one that holds the same and was made at once."""
+    result: dict[str, Any] = {}
+    library = make_library(rows, dimension=dimension)
+    store = _opened(kind, os.path.join(home, "made"))
     library, result["update_ms"] = _wear(store, library, updates)
     store.close()
-    store = _opened(kind, worn_folder)
+    store = _opened(kind, os.path.join(home, "made"))
     worn = _latencies(store, library)["nearest"]
     result["recall@10_worn"] = _recall(store, library)
     result["size_worn"] = store.stats().bytes_on_disk
     store.close()
-    fresh = _build(kind, fresh_folder, library)
+    fresh = _build(kind, os.path.join(home, "fresh"), library)
     result["growth"] = result["size_worn"] / (fresh.stats().bytes_on_disk or 1)
     result["p95_worn_to_fresh"] = worn["p95"] / _latencies(fresh, library)["nearest"]["p95"]
     fresh.close()
-    result["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return result
 
 

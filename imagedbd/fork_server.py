@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 REPLY_TIMEOUT_S: Final = 30.0
 """How long the server may take to answer, its start included; then another takes its place."""
+_RESTARTS: Final = 3
+"""How many servers in a row may be killed before one that is wanted has answered."""
 _STATUSES: Final = 1000
 """How many ends of children are remembered until somebody asks for them."""
 
@@ -53,12 +55,13 @@ class ForkServer:
         :raises OSError: none could be started.
         """
         with self._lock:
-            try:
-                return int(self._ask(b"fork", [descriptor]))
-            except OSError:
-                # Whoever killed the server may not have meant us: a new one answers, or there is none.
-                self._stop()
-                return int(self._ask(b"fork", [descriptor]))
+            for _ in range(_RESTARTS):
+                try:
+                    return int(self._ask(b"fork", [descriptor]))
+                except OSError:
+                    # Whoever killed the server may not have meant us: a new one answers, or there is none.
+                    self._stop()
+            return int(self._ask(b"fork", [descriptor]))
 
     def exit_code(self, pid: int) -> int | None:
         """How a child ended that has closed its socket: as ``subprocess`` has it, or ``None`` if unknown."""

@@ -162,7 +162,7 @@ class Library:
         )
         self._closers.callback(self._indexer.close)
         self._closers.callback(self._scanner.stop)
-        self._watcher = Watcher(self._rules, self._queue, self._on_doubt)
+        self._watcher = Watcher(self._rules, self._queue, self._on_doubt, heard=self._scanner.heard)
         self._closers.callback(self._watcher.stop)
         self._names = Names(self._store_in_use)
         self._switcher = Switcher(self._workshop(), lambda: self._settings)

@@ -72,8 +72,8 @@ class Scanner:
     :param settle_s: a file that changed less than this many seconds ago is queued as unsettled.
     :param rescan_s: seconds from one scan of everything to the next.
     :param unheard: says in which folders events do not tell all, and must be quick to say that there is none.
-    :param unheard_s: seconds from one scan of these, and of what could not be read, to the next; more if
-        that would take too large a share of the time.
+    :param unheard_s: seconds from one scan of these, and of what could not be read or was offline, to the
+        next; more if that would take too large a share of the time.
     :param confirm_s: seconds after which a scan can confirm what the one before it missed suddenly.
     :param wall_clock: POSIX seconds, what file times are compared with.
     """
@@ -149,6 +149,11 @@ class Scanner:
             self._requested.add(EVERYTHING if folder is None else folder)
             self._changed.notify_all()
             return self._ticket
+
+    def heard(self, path: str) -> None:
+        """Something happens there: a place that was offline when last looked at may be back by now."""
+        for place in [place for place in self._offline if is_within(path, place)]:
+            self.request(place)
 
     def wait_scanned(self, ticket: int, timeout: float | None = None) -> bool:
         """Wait until a scan that began after this request is complete, and its findings are queued.
@@ -291,9 +296,9 @@ class Scanner:
             self._next_unheard = now + max(self._unheard_s, (now - started) / _UNHEARD_SHARE)
 
     def _all_unheard(self) -> list[str]:
-        """What nobody would tell of: folders beyond the reach of events, and what could not be read."""
+        """What nobody would tell of: folders beyond the reach of events, what was unreadable or away."""
         unreadable = (path if os.path.isdir(path) else os.path.dirname(path) for path in self._unreadable)
-        return [*self._unheard(), *unreadable]
+        return [*self._unheard(), *unreadable, *self._offline]
 
     def _scan_all(self, folders: list[str]) -> None:
         try:

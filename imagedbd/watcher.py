@@ -67,6 +67,7 @@ class Watcher:
 
     :param on_doubt: called with a folder in which anything may have happened, and with what was heard;
         in a thread of the watcher's, so it must be quick.
+    :param heard: called with the path of each hint, when it is in the queue.
     :param check_s: seconds between two looks at the watches.
     """
 
@@ -76,11 +77,13 @@ class Watcher:
         queue: ChangeQueue,
         on_doubt: Callable[[str, str], None],
         *,
+        heard: Callable[[str], object] = lambda _: None,
         check_s: float = 10.0,
     ) -> None:
         self._rules = rules
         self._queue = queue
         self._on_doubt = on_doubt
+        self._heard = heard
         self._check_s = check_s
         self.pulse = Pulse("watcher")
         self._roots: tuple[_RootWatch, ...] = ()
@@ -165,6 +168,7 @@ class Watcher:
 
     def _on_hint(self, path: str, closed: bool) -> None:  # noqa: FBT001 - a callback
         self._queue.put(path, closed=closed)
+        self._heard(path)
 
     def _look_after(self) -> None:
         while not self._stopping.is_set():

@@ -389,6 +389,21 @@ class TestLife:
         self.assert_equal(machine)
         assert embedded(machine) == before + 1
 
+    def test_a_root_that_was_made_again_while_nobody_watched_is_compared_when_something_comes(
+        self, machine: Machine
+    ) -> None:
+        save(machine.photos / "old" / "one.jpg", 1)
+        machine.start()
+        machine.wait()
+        machine.stop()
+        shutil.rmtree(machine.photos)
+        machine.photos.mkdir()
+        machine.start()
+        machine.until(lambda: state_of(machine, machine.photos) == "offline")
+        assert machine.listed() == {"photos/old/one.jpg"}
+        save(machine.photos / "new.jpg", 2)
+        machine.until(lambda: machine.listed() == {"photos/new.jpg"})
+
     def test_a_root_that_was_given_by_a_link(self, machine: Machine) -> None:
         save(machine.home / "real" / "sub" / "new.jpg", 60)
         machine.until(lambda: "real/sub/new.jpg" in machine.listed())

@@ -20,7 +20,7 @@ from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.sidecars import belongs_to, owners_stem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 NAME: Final = "ledger.sqlite3"
 """Of the file, in the data folder."""
@@ -93,7 +93,7 @@ CREATE TABLE places (
     device NOT NULL,
     file_system NOT NULL,
     inode NOT NULL,
-    mounted INTEGER NOT NULL DEFAULT 0
+    mounted INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 CREATE TABLE relocations (
@@ -106,8 +106,8 @@ CREATE TABLE relocations (
 _MIGRATIONS = {
     # A picture with a sidecar is then read again, and not embedded.
     1: "ALTER TABLE files ADD COLUMN sidecar TEXT;",
-    # The first scan notes what is a mount point.
-    2: "ALTER TABLE places ADD COLUMN mounted INTEGER NOT NULL DEFAULT 0;"
+    # What may be a mount point is protected as one, until the next scan has looked.
+    2: "ALTER TABLE places ADD COLUMN mounted INTEGER NOT NULL DEFAULT 1;"
     " CREATE TABLE relocations (old BLOB PRIMARY KEY, new BLOB NOT NULL) WITHOUT ROWID;",
 }
 
@@ -142,6 +142,8 @@ ON CONFLICT (path) DO UPDATE SET
     state = 'pending', reason = NULL, updated_at = excluded.updated_at
 RETURNING attempts
 """
+
+_PUT_PLACE = "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?)"
 
 _RELEASE = "UPDATE files SET attempts = 0 WHERE path = ? AND state = 'pending' AND state <> 'indexed'"
 
@@ -402,10 +404,16 @@ class Ledger:
         sql = "SELECT 1 FROM files WHERE path > ? AND path < ? LIMIT 1"
         return bool(self._read(sql, _range_below(folder)))
 
-    def sample(self, folder: str, size: int) -> list[LedgerEntry]:
-        """At most ``size`` entries in this folder and below, chosen at random."""
-        sql = f"SELECT {_ENTRY_COLUMNS} FROM files WHERE path > ? AND path < ? ORDER BY random() LIMIT ?"  # noqa: S608 - column names of our own
-        return [_entry(row) for row in self._read(sql, [*_range_below(folder), size])]
+    def sample(self, folder: str, size: int, *, without: Collection[str] = ()) -> list[LedgerEntry]:
+        """At most ``size`` entries in this folder and below, chosen at random.
+
+        :param without: folders in it that are left out, with all below.
+        """
+        outside = " AND NOT (path > ? AND path < ?)" * len(without)
+        condition = f"path > ? AND path < ?{outside} ORDER BY random() LIMIT ?"
+        values = [bound for place in (folder, *without) for bound in _range_below(place)]
+        sql = f"SELECT {_ENTRY_COLUMNS} FROM files WHERE {condition}"  # noqa: S608 - column names of our own
+        return [_entry(row) for row in self._read(sql, [*values, size])]
 
     # States and contents.
 
@@ -463,33 +471,34 @@ class Ledger:
         rows = self._read(sql, _range_below(folder))
         return {os.fsdecode(place): _place_identity(identity) for place, *identity in rows}
 
-    def remember_root(self, folder: str, identity: PlaceIdentity) -> None:
+    def remember_place(self, folder: str, identity: PlaceIdentity) -> None:
         with self._writing() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?)",
-                (
-                    _folder_key(folder),
-                    _sqlite_int(identity.device),
-                    _sqlite_int(identity.file_system),
-                    _sqlite_int(identity.inode),
-                    identity.mounted,
-                ),
-            )
+            connection.execute(_PUT_PLACE, _place_row(folder, identity))
 
-    def forget_root(self, folder: str) -> None:
-        """Forget which file system this root and the mount points below it were on; no file is forgotten."""
+    def forget_place(self, folder: str) -> None:
+        """Forget what lay at this root or mount point; no file is forgotten, nor any place below."""
         with self._writing() as connection:
-            connection.execute(
-                "DELETE FROM places WHERE folder = ? OR (folder >= ? AND folder < ?)",
-                (_folder_key(folder), *_range_below(folder)),
-            )
+            connection.execute("DELETE FROM places WHERE folder = ?", (_folder_key(folder),))
+
+    def move_places(self, old: str, new: str, moved: Mapping[str, PlaceIdentity]) -> None:
+        """Have these places, and no others, be what is known at and below two folders; all or nothing."""
+        with self._writing() as connection:
+            for folder in (old, new):
+                connection.execute(
+                    "DELETE FROM places WHERE folder = ? OR (folder >= ? AND folder < ?)",
+                    (_folder_key(folder), *_range_below(folder)),
+                )
+            connection.executemany(_PUT_PLACE, [_place_row(*place) for place in moved.items()])
 
     # Relocations: roots whose pictures are being brought to another place.
 
     def note_relocation(self, old: str, new: str) -> None:
+        """What was on its way to the old place is on its way to the new one as well."""
+        row = (os.fsencode(old), os.fsencode(new))
         with self._writing() as connection:
-            row = (os.fsencode(old), os.fsencode(new))
+            connection.execute("UPDATE relocations SET new = ? WHERE new = ?", (row[1], row[0]))
             connection.execute("INSERT OR REPLACE INTO relocations VALUES (?, ?)", row)
+            connection.execute("DELETE FROM relocations WHERE old = new")
 
     def relocations(self) -> dict[str, str]:
         """Where each root lies whose pictures were not all brought over; by where it lay before."""
@@ -586,6 +595,11 @@ def _entry(row: tuple[Any, ...]) -> LedgerEntry:
 def _place_identity(row: Sequence[Any]) -> PlaceIdentity:
     device, file_system, inode, mounted = row
     return PlaceIdentity(int(device), int(file_system), int(inode), bool(mounted))
+
+
+def _place_row(folder: str, identity: PlaceIdentity) -> tuple[Any, ...]:
+    numbers = (identity.device, identity.file_system, identity.inode)
+    return (_folder_key(folder), *map(_sqlite_int, numbers), identity.mounted)
 
 
 def _signature_columns(signature: Signature) -> tuple[int | str, int | str, int, int | str, int | str]:

@@ -12,7 +12,7 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -261,12 +261,9 @@ class Library:
 
     def _complete_relocations(self) -> None:
         """Broken off ones, and those asked for while no daemon ran: before anything looks at the folders."""
+        roots = self._rules.roots
+        self._drop_relocations(roots)
         for old, new in self._ledger.relocations().items():
-            roots = self._rules.roots
-            if new not in roots or old in roots:
-                log.info("%s is not at %s after all: that is what the settings say", old, new)
-                self._ledger.forget_relocation(old)
-                continue
             before = tuple(old if root == new else root for root in roots)
             rules = _rules(replace(self._settings, roots=before))
             try:
@@ -275,6 +272,13 @@ class Library:
                 return
             except StoreError as error:
                 log.warning("pictures of %s are followed by their content instead: %s", old, error.message)
+
+    def _drop_relocations(self, roots: Sequence[str]) -> None:
+        """Those that were announced, and that the settings do not make."""
+        for old, new in self._ledger.relocations().items():
+            if new not in roots or old in roots:
+                log.info("%s is not at %s after all: that is what the settings say", old, new)
+                self._ledger.forget_relocation(old)
 
     def _bring_over(self, relocation: Relocation) -> int:
         """In the indexer's thread, or before that has begun."""
@@ -613,6 +617,7 @@ class Library:
         old, new = self._settings, self._read_settings()
         names = [name for name in asdict(new) if getattr(new, name) != getattr(old, name)]
         followed = LIVE_SETTINGS | SWITCHED_SETTINGS
+        self._drop_relocations(new.roots)
         settings = replace(old, **{name: getattr(new, name) for name in followed})
         rules = _rules(settings)  # what is wrong with them is found before anything is changed
         self._settings = settings
@@ -621,7 +626,7 @@ class Library:
                 log.warning("%s", difference.text)
         if LIVE_SETTINGS.intersection(names):
             self._rules = self._indexer.rules = rules
-            self._roots_are_wanted = True
+            self._roots_are_wanted = self._roots_are_wanted or "roots" in names
             self._watcher.set_rules(self._rules)
             self._scanner.set_rules(self._rules)
         changed = [name for name in names if name not in {"named", "overridden"}]
@@ -862,7 +867,12 @@ class Library:
         # A start without any root is a slip more likely than a wish to forget everything.
         if not self._rules.roots and not self._roots_are_wanted:
             return False
+        if self._rules.root_of(path) is None and self._is_to_be_brought_over(path):
+            return False
         return RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path) is None
+
+    def _is_to_be_brought_over(self, path: str) -> bool:
+        return any(is_within(path, old) for old in self._ledger.relocations())
 
     def _differences(self) -> list[Difference]:
         return differences(self._settings, self._switcher.target or self._switcher.active)

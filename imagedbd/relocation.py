@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from imagedbd.datatypes import PictureState
 from imagedbd.errors import DaemonStoppingError, NothingMatchedError, UsageError
 from imagedbd.ledger import NAME as LEDGER
 from imagedbd.ledger import Ledger
@@ -59,11 +60,14 @@ def note_at_rest(settings: Settings, roots: Sequence[str], old: str, new: str) -
     file = os.path.join(settings.data_dir, LEDGER)
     if not os.path.exists(file):
         return None
-    rules = Rules(roots, [os.path.realpath(settings.data_dir)])
     with locked_data(settings), closing(Ledger(file)) as ledger:
-        Relocation(old, new, rules, ledger).check()
+        # Those that were to come to the old place go on from where they are.
+        starts = [old, *(start for start, end in ledger.relocations().items() if end == old)]
+        for start in starts:
+            rules = Rules([start if r == old else r for r in roots], [os.path.realpath(settings.data_dir)])
+            Relocation(start, new, rules, ledger).check()
         ledger.note_relocation(old, new)
-        return sum(ledger.counts(old).values())
+        return sum(sum(ledger.counts(start).values()) for start in starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +125,15 @@ class Relocation:
     def _bring_places_over(self) -> None:
         """Mount points below: one that is not mounted just now must not be taken for an empty folder."""
         places = self.ledger.places_under(self.old)
-        self.ledger.forget_root(self.new)
-        self.ledger.forget_root(self.old)
-        for place, identity in places.items():
-            self.ledger.remember_root(self._moved(place) if self._is_ours(place) else place, identity)
+        if places or self.ledger.root_seen(self.old):  # else an earlier try brought them over
+            moved = {self._moved(p) if self._is_ours(p) else p: identity for p, identity in places.items()}
+            self.ledger.move_places(self.old, self.new, moved)
 
     def _pages(self) -> Iterator[dict[str, LedgerEntry]]:
         page: dict[str, LedgerEntry] = {}
         for entry in self.ledger.under(self.old):
             place = self._moved(entry.path)
-            # What was indexed there, after an earlier try that failed, is newer.
-            if self._is_ours(entry.path) and self.ledger.get(place) is None:
+            if self._is_ours(entry.path) and not self._is_known(place):
                 # With the old signature: where the file is another one by that, a scan has it hashed.
                 page[entry.path] = replace(entry, path=place)
             if len(page) == PAGE:
@@ -139,6 +141,11 @@ class Relocation:
                 page = {}
         if page:
             yield page
+
+    def _is_known(self, place: str) -> bool:
+        """Whether a file was looked at there, after an earlier try that failed: that is newer."""
+        entry = self.ledger.get(place)
+        return entry is not None and entry.state is not PictureState.PENDING
 
     def _is_as_large(self, entry: LedgerEntry) -> bool:
         try:

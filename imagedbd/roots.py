@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imagedbd.ledger import PlaceIdentity
-from imagedbd.mounts import is_mount_point, read_mounts
-from imagedbd.rules import is_within
+from imagedbd.mounts import read_mounts
+from imagedbd.rules import is_within, outermost
 
 if TYPE_CHECKING:
     from imagedbd.ledger import Ledger
@@ -66,18 +66,22 @@ class RootGuard:
         places = ((place, self._rules.folder(place)) for place in self._ledger.places_under(root))
         return [place for place, rules in places if rules.root == root and rules.verdict.ok]
 
+    def is_deleted(self, place: str) -> bool:
+        """Whether a place below a root is gone that was no mount point, but a subvolume or a plain folder."""
+        known = self._ledger.root_seen(place)
+        return known is not None and not known.mounted and not os.path.lexists(place)
+
     def remember(self, place: str) -> None:
         """Note the file system that is now at a root or mount point, which is online.
 
         A place that has gone again meanwhile is left as it was remembered.
         """
         try:
-            mounted = is_mount_point(place, {mount.place for mount in read_mounts()})
-            identity = replace(_identity(place), mounted=mounted)
+            identity = replace(_identity(place), mounted=_is_mounted(place))
         except (_NotAFolderError, OSError):
             return
         if identity != self._ledger.root_seen(place):
-            self._ledger.remember_root(place, identity)
+            self._ledger.remember_place(place, identity)
 
     def _is_the_very_folder(self, place: str, identity: PlaceIdentity) -> bool:
         """Whether this is the folder that was seen before: then what is not in it was taken out of it.
@@ -91,21 +95,27 @@ class RootGuard:
         """Why this is not what was there before, nor holds what that held.
 
         Device numbers change with a reboot and file systems with a new disk: the pictures decide. So they
-        do where a folder of the same disk was bound to this place, and what is there now is another one.
+        do where a folder of the same disk is bound to this place, or was.
         """
         known = self._ledger.root_seen(place)
         if known is None:
             return None
         if not _same_file_system(known, identity):
             reason = "lies on another file system than before"
-        elif known.mounted and known.inode != identity.inode:
+        elif known.inode == identity.inode:
+            return None
+        elif known.mounted:
             reason = "is not what was mounted there before"
+        elif _is_mounted(place):
+            reason = "is hidden by what was mounted there"
         else:
             return None
         return None if self._holds_what_is_known(place) else reason
 
     def _holds_what_is_known(self, place: str) -> bool:
-        sample = self._ledger.sample(place, _SAMPLE)
+        # What lies on other file systems says nothing of this one.
+        inner = outermost([*self._ledger.places_under(place), *self._rules.nested_roots(place)])
+        sample = self._ledger.sample(place, _SAMPLE, without=inner)
         found = sum(_is_there(e.path, e.signature.size, e.signature.mtime_ns) for e in sample)
         return 2 * found >= len(sample)
 
@@ -120,7 +130,14 @@ def _identity(place: str) -> PlaceIdentity:
         raise _NotAFolderError("has become a symbolic link")
     if not stat_module.S_ISDIR(stat.st_mode):
         raise _NotAFolderError("is no folder any more")
+    if os.path.realpath(place) != place:
+        raise _NotAFolderError("lies behind a symbolic link now")
     return PlaceIdentity(stat.st_dev, os.statvfs(place).f_fsid, stat.st_ino)
+
+
+def _is_mounted(place: str) -> bool:
+    """By the kernel's list: a subvolume that nobody mounted is a folder, which may be deleted."""
+    return any(mount.place == place for mount in read_mounts())
 
 
 def _same_file_system(known: PlaceIdentity, now: PlaceIdentity) -> bool:

@@ -447,9 +447,12 @@ class _Scan:
         """Note which file systems once mounted below a root are absent; drop what is a plain folder now."""
         self.mounts = frozenset(mount.place for mount in read_mounts())
         for place in self.guard.mounts_below(root):
-            with contextlib.suppress(OSError):
-                if not self._is_offline(place) and not is_mount_point(place, self.mounts):
-                    self.ledger.forget_root(place)
+            if self.guard.is_deleted(place):
+                self.ledger.forget_place(place)
+            elif not self._is_offline(place):
+                with contextlib.suppress(OSError):
+                    if not is_mount_point(place, self.mounts):
+                        self.ledger.forget_place(place)
 
     def _is_out_of_reach(self, path: str) -> bool:
         places = [*self.unreadable, *self.offline]

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -283,13 +284,20 @@ class TestKnownContents:
 class TestPlaces:
     def test_are_remembered_until_their_root_is_forgotten(self, ledger):
         own, inner = PlaceIdentity(2**64 - 1, 7, 2), PlaceIdentity(1, 2**63, 2**64 - 1, mounted=True)
-        ledger.remember_root("/r", own)
-        ledger.remember_root("/r/disk", inner)
+        ledger.remember_place("/r", own)
+        ledger.remember_place("/r/disk", inner)
         assert ledger.root_seen("/r") == own
         assert ledger.places_under("/r") == {"/r/disk": inner}
-        ledger.forget_root("/r")
+        ledger.forget_place("/r")
         assert ledger.root_seen("/r") is None
-        assert ledger.places_under("/") == {}
+        assert ledger.places_under("/") == {"/r/disk": inner}
+
+    def test_move_all_at_once(self, ledger):
+        inner, other = PlaceIdentity(2, 2, 2, mounted=True), PlaceIdentity(3, 3, 3)
+        for place in ("/r", "/r/disk", "/n", "/n/x", "/rest"):
+            ledger.remember_place(place, inner if place == "/r/disk" else other)
+        ledger.move_places("/r", "/n", {"/n/disk": inner})
+        assert ledger.places_under("/") == {"/n/disk": inner, "/rest": other}
 
     def test_relocations_are_noted_until_they_are_complete(self, ledger):
         ledger.note_relocation("/old\udcff", "/n")
@@ -298,6 +306,18 @@ class TestPlaces:
         assert ledger.relocations() == {"/old\udcff": "/n", "/r": "/new"}
         ledger.forget_relocation("/old\udcff")
         assert ledger.relocations() == {"/r": "/new"}
+
+    def test_a_relocation_of_what_is_on_its_way_takes_it_along(self, ledger):
+        ledger.note_relocation("/a", "/b")
+        ledger.note_relocation("/b", "/c")
+        assert ledger.relocations() == {"/a": "/c", "/b": "/c"}
+        ledger.note_relocation("/c", "/a")
+        assert ledger.relocations() == {"/b": "/a", "/c": "/a"}
+
+    def test_a_sample_leaves_out_what_it_is_told_to(self, ledger):
+        ledger.put([entry(path) for path in ("/r/1.jpg", "/r/in/2.jpg", "/r/inner.jpg", "/r/on/x/3.jpg")])
+        found = ledger.sample("/r", 9, without=["/r/in", "/r/on"])
+        assert {e.path for e in found} == {"/r/1.jpg", "/r/inner.jpg"}
 
 
 class TestTheFile:
@@ -355,7 +375,7 @@ def test_a_ledger_of_an_older_format_is_taken_over(tmp_path: Path, version: int)
     place = PlaceIdentity(1, 2, 3)
     ledger = Ledger(file)
     ledger.put([entry("/a.jpg", id="1", content_hash="x")])
-    ledger.remember_root("/r", place)
+    ledger.remember_place("/r", place)
     ledger.close()
     lacks = {
         1: "ALTER TABLE files DROP COLUMN sidecar;",
@@ -370,7 +390,7 @@ def test_a_ledger_of_an_older_format_is_taken_over(tmp_path: Path, version: int)
         assert ledger.get("/a.jpg") == entry("/a.jpg", id="1", content_hash="x")
         ledger.put([entry("/b.jpg", sidecar="mark")])
         assert ledger.get("/b.jpg") == entry("/b.jpg", sidecar="mark")
-        assert ledger.root_seen("/r") == place
+        assert ledger.root_seen("/r") == replace(place, mounted=True)
         ledger.note_relocation("/r", "/s")
         assert ledger.relocations() == {"/r": "/s"}
         ledger.close()

@@ -196,6 +196,28 @@ def test_a_scan_that_fails_is_told_and_ends_a_wait(home: Home, monkeypatch: pyte
     assert (state, "The ledger is damaged" in doing) == ("blocked", True)
 
 
+def test_a_relocation_that_was_only_announced_is_dropped_when_the_settings_are_read_again(
+    home: Home, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    new.mkdir()
+    home.settings = replace(home.settings, roots=(str(old),))
+    home.library.reload()
+    home.library.relocate(str(old), str(new), only_check=True)
+    assert home.library._ledger.relocations() == {str(old): str(new)}
+    home.library.reload()
+    assert home.library._ledger.relocations() == {}
+
+
+def test_what_a_start_without_folders_keeps_is_kept_until_one_is_named(home: Home, tmp_path: Path) -> None:
+    home.settings = replace(home.settings, ignore=("*.tmp",))
+    home.library.reload()
+    assert not home.library._may_forget("/gone/a.jpg")
+    home.settings = replace(home.settings, roots=(str(tmp_path),))
+    home.library.reload()
+    assert home.library._may_forget("/gone/a.jpg")
+
+
 def test_a_relocation_that_is_held_up_leaves_the_pictures_to_a_scan(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,17 @@ def test_a_daemon_that_stops_does_not_wait_for_the_end(world: World) -> None:
     assert world.ledger.relocations() == {}
 
 
+def test_mount_points_below_are_brought_over_once_however_often_it_is_tried(world: World) -> None:
+    world.add("a.jpg")
+    identity = PlaceIdentity(1, 2, 3, mounted=True)
+    for place in (world.old, world.old / "usb"):
+        world.ledger.remember_place(str(place), identity)
+    with pytest.raises(DaemonStoppingError):
+        world.bring_over(lambda: True)
+    assert world.bring_over() == 1
+    assert world.ledger.places_under("/") == {str(world.new / "usb"): identity}
+
+
 def test_what_was_indexed_at_the_new_place_since_a_failed_try_is_newer(world: World) -> None:
     made = world.add("a.jpg")
     newer = replace(made, path=str(world.new / "a.jpg"), content_hash="other")
@@ -101,7 +112,7 @@ def test_a_root_nested_in_the_old_one_stays_with_what_belongs_to_it(world: World
     world.roots.append(str(world.old / "nested"))
     identity = PlaceIdentity(1, 2, 3)
     for place in (world.old, world.old / "nested", world.old / "usb"):
-        world.ledger.remember_root(str(place), identity)
+        world.ledger.remember_place(str(place), identity)
     world.bring_over()
     assert world.known() == sorted([str(world.new / "a.jpg"), nested.path])
     assert world.ledger.root_seen(str(world.old)) is None

@@ -366,7 +366,7 @@ class TestOfflineRoots:
         gone = world.add_indexed("a.jpg")
         os.unlink(gone)
         world.add("b.jpg")
-        world.ledger.remember_root(str(world.root), PlaceIdentity(12345, 67890, 2))
+        world.ledger.remember_place(str(world.root), PlaceIdentity(12345, 67890, 2))
         assert world.scanned() == set()
         (status,) = world.scanner.roots_status()
         assert status.reason == "It lies on another file system than before."
@@ -377,7 +377,7 @@ class TestOfflineRoots:
         os.unlink(gone)
         world.add("b.jpg")
         known = world.ledger.root_seen(str(world.root))
-        world.ledger.remember_root(str(world.root), replace(known, inode=known.inode + 1, mounted=True))
+        world.ledger.remember_place(str(world.root), replace(known, inode=known.inode + 1, mounted=True))
         assert world.scanned() == set()
         (status,) = world.scanner.roots_status()
         assert status.reason == "It is not what was mounted there before."
@@ -387,7 +387,7 @@ class TestOfflineRoots:
         world.add_indexed("b.jpg")
         gone = world.add_indexed("c.jpg")
         os.unlink(gone)
-        world.ledger.remember_root(str(world.root), PlaceIdentity(12345, 67890, 2))
+        world.ledger.remember_place(str(world.root), PlaceIdentity(12345, 67890, 2))
         assert world.scanned() == {gone}
         assert world.ledger.root_seen(str(world.root)).device == os.lstat(world.root).st_dev
 

@@ -27,17 +27,18 @@ if TYPE_CHECKING:
 _STATES = {PictureState.INDEXED, PictureState.FAILED}
 
 
-def leftovers(data: str, kind: str, expected: Expected, contents: Contents) -> list[str]:
+def leftovers(data: str, active: dict[str, Any], expected: Expected, contents: Contents) -> list[str]:
     """What is wrong, a line each.
 
     :param data: the daemon's folder.
+    :param active: the store that answered last, as the status has it.
     """
     ledger = Ledger(os.path.join(data, "ledger.sqlite3"))
     try:
         entries = {entry.path: entry for entry in ledger.under("/")}
     finally:
         ledger.close()
-    store = open_store(kind, os.path.join(data, kind), exclusive=True)
+    store = open_store(active["kind"], active["uri"], exclusive=True)
     try:
         rows = list(store.pictures())
         model = store.model

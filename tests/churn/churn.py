@@ -10,6 +10,7 @@ import shutil
 import signal
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ LOOK_EVERY: Final = 125
 """Steps, from one look at whether the index equals the folders to the next."""
 HEARD_S: Final = 40.0
 """How long the index may take to follow by events alone."""
+SWITCHED_S: Final = 60.0
 WORN_OUT: Final = ("crash", "died", "hung", "killed", "lost")
 """Words in the reasons of files that were in work each time that something was killed."""
 
@@ -98,12 +100,17 @@ class Churn:
     """Of anything, since the last look."""
     embedder_kills: int = 0
     """Since the daemon was started."""
+    store: str = field(init=False)
+    """The kind that is to answer when nothing is left to be done."""
+    again: int = 0
+    """How many contents may be embedded a second time, since the daemon was started."""
     paused: bool = False
     starting: Future[None] | None = None
     starter: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     def __post_init__(self) -> None:
         self.shape = Shape.of(self.seed)
+        self.store = self.shape.store
         # A Unix socket's path is short; pytest's own folders are not.
         self.home = Path(tempfile.mkdtemp(prefix="churn-")).resolve()
         self.machine = Machine(self.home, self.checkpoint)
@@ -227,6 +234,48 @@ class Churn:
         _check(done.returncode == 0, f"root {words}: {done.returncode} {done.stderr.decode()}")
         return str(words)
 
+    def relocate(self, rng: random.Random) -> str:
+        """Move a root for good, and say so to the daemon or, when it is down, to its index."""
+        movable = [root for root in self.watched if self.world.may_move(root)]
+        if not movable:
+            return "not possible"
+        root = rng.choice(movable)
+        self.world.finish_writing()
+        self._await_start()
+        place = f"{self.home}/moved{len(self.done)}"
+        os.rename(root, place)
+        done = self.machine.run("root", "relocate", root, place)
+        if place not in tomllib.loads((self.home / "config.toml").read_text())["roots"]:
+            _check(done.returncode in {2, 70}, f"relocate: {done.returncode} {done.stderr.decode()}")
+            os.rename(place, root)
+            return f"refused: {done.stderr.decode()}"
+        self.watched = [place if watched == root else watched for watched in self.watched]
+        self.world.roots = [place if known == root else known for known in self.world.roots]
+        return f"{root} → {place}: {done.returncode}"
+
+    def use_other_store(self, _: random.Random) -> str:
+        self._await_start()
+        if self.machine.process is None:
+            return "not possible"
+        kind = "faiss" if self.store == "lance" else "lance"
+        done = self.machine.run("store", "use", kind)
+        if done.returncode == 0:
+            self.store = kind
+        return f"{kind}: {done.returncode} {done.stderr.decode()}"
+
+    def reset(self, _: random.Random) -> str:
+        """Everything is forgotten, and embedded once more."""
+        self._await_start()
+        if self.machine.process is None:
+            return "not possible"
+        done = self.machine.run("reset", "--yes")
+        if done.returncode == 0:
+            self.again += len(self.world.seen)
+            self.proven.clear()
+            self.proven_before = frozenset()
+            self.store = self.shape.store
+        return f"{done.returncode} {done.stderr.decode()}"
+
     def take_root_away(self, rng: random.Random) -> str:
         root = rng.choice(self.world.roots)
         if self.world.away:
@@ -273,7 +322,7 @@ class Churn:
             return
         self.world.seen = self.world.present()
         self.proven_before = frozenset(self.proven)
-        self.embedder_kills = 0
+        self.embedder_kills = self.again = 0
         start = self.machine.start
         obedient = self.shape.obedient
         self.starting = self.starter.submit(start, "--store", self.shape.store, roots=[], obedient=obedient)
@@ -329,6 +378,7 @@ class Churn:
             self._wait_for_events()
         done = self.machine.run("wait", "--timeout", "60")
         _check(done.returncode == 0, f"wait: {done.returncode} {done.stderr.decode()}")
+        self._await_switch()
         faults = self._faults()
         if faults and self._retry_worn_out():
             faults = self._faults()
@@ -337,6 +387,12 @@ class Churn:
         self._check_counts()
         self.kills = 0
         self._log(number, f"=== {len(self.proven)} contents in the index so far")
+
+    def _await_switch(self) -> None:
+        deadline = time.monotonic() + SWITCHED_S
+        while (status := self.client.status())["store"]["kind"] != self.store:
+            _check(time.monotonic() < deadline, f"{self.store} does not answer: {status}")
+            time.sleep(0.3)
 
     def _wait_for_events(self) -> None:
         deadline = time.monotonic() + HEARD_S
@@ -400,14 +456,15 @@ class Churn:
     def _check_embeds(self) -> None:
         """The model sees each content once at most. Black pictures tell whether it fails on all."""
         embedded = self.client.status()["embeds_total"]
-        news = len(self.world.seen - self.proven_before) + self.embedder_kills
+        news = len(self.world.seen - self.proven_before) + self.embedder_kills + self.again
         _check(embedded <= news, f"{embedded} pictures were embedded for {news} new contents")
 
     def look_at_what_stays(self) -> None:
         """End the daemon and open what it leaves."""
+        store = self.client.status()["store"]
         self._end(signal.SIGTERM)
         expected = self.oracle.look(self.watched, self.globs)
-        faults = leftovers(self.world.private, self.shape.store, expected, self.world.contents)
+        faults = leftovers(self.world.private, store, expected, self.world.contents)
         _check(not faults, "\n".join(faults))
 
     # Telling.
@@ -448,6 +505,7 @@ _DISTURBANCES: Final[tuple[Callable[[Churn, random.Random], str | None], ...]] =
     *(Churn.kill_daemon, Churn.start, Churn.start, Churn.restart),
     *(Churn.kill_decoder, Churn.kill_decoder, Churn.kill_embedder, Churn.kill_embedder),
     *(Churn.freeze, Churn.ignore_glob, Churn.change_roots),
+    *(Churn.relocate, Churn.relocate, Churn.use_other_store, Churn.reset),
     *(Churn.take_root_away, Churn.take_root_away, Churn.make_root_again),
     *((Churn.pause, Churn.pause) if hasattr(Client, "pause") else ()),
 )

@@ -132,14 +132,17 @@ class World:
         self.writers.remove(writer)
         return True
 
+    def finish_writing(self) -> None:
+        for writer in list(self.writers):
+            while not self.write_on(writer):
+                pass
+
     def come_to_rest(self, rng: random.Random, number: int, *, keep_closed: bool) -> None:
         """Finish what is being written; have roots there and not empty, and folders readable.
 
         :param keep_closed: leave those as they are that cannot be read.
         """
-        for writer in list(self.writers):
-            while not self.write_on(writer):
-                pass
+        self.finish_writing()
         self.bring_back()
         for folder in () if keep_closed else self.folders():
             os.chmod(folder, 0o755)  # noqa: S103 - as most folders are
@@ -148,6 +151,12 @@ class World:
             os.makedirs(root, exist_ok=True)
             Path(root, "here.ppm").write_bytes(self.note(self.contents.make_alike(number + rng.randrange(9))))
         self.made_again.clear()
+
+    def may_move(self, root: str) -> bool:
+        """Whether it is there, and nothing in it is another root, the daemon's own, or away."""
+        inner = [self.private, *self.away, *(other for other in self.roots if other != root)]
+        is_lone = not any(f"{place}/".startswith(f"{root}/") for place in inner)
+        return is_lone and root not in self.made_again and os.path.isdir(root)
 
     def take_away(self, root: str) -> None:
         """What unplugging a disk looks like."""

@@ -100,11 +100,20 @@ class WorkerPool:
                 return task.future
             self._waiting.append(task)
             if len(self._waiting) > self._idle and len(self._threads) < self._size:
-                thread = threading.Thread(target=self._work, name=f"decoder-{self._name}", daemon=True)
-                self._threads.add(thread)
-                thread.start()
+                self._start_thread()
             self._changed.notify()
         return task.future
+
+    def _start_thread(self) -> None:
+        """One more for the tasks that wait. Where none can be started, those that are there do them all."""
+        thread = threading.Thread(target=self._work, name=f"decoder-{self._name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if not self._threads:
+                _fail(self._waiting, f"No decoder could be started: {error}.")
+        else:
+            self._threads.add(thread)
 
     def close(self) -> None:
         """End all workers now; what was not done yet fails."""
@@ -256,6 +265,11 @@ class _Worker:
     def close(self) -> None:
         self._connection.close()
         os.close(self._process)
+
+
+def _fail(tasks: deque[_Task], reason: str) -> None:
+    while tasks:
+        tasks.popleft().future.set_exception(ImagedbError(reason))
 
 
 def _closed() -> ImagedbError:

@@ -652,6 +652,38 @@ def test_idle_stops_lose_nothing_under_load() -> None:
         assert sorted(results) == sorted(list(range(15)) * 3)
 
 
+def test_a_thread_that_cannot_be_started_costs_its_task_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Decoder(1, LIMITS) as one:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(ImagedbError, match="can't start new thread") as refused:
+                one._queries.submit(abs, -3).result(20)
+        assert not isinstance(refused.value, PictureError)
+        assert one._queries.submit(abs, -3).result(20) == 3
+
+
+def test_tasks_are_done_by_the_threads_there_are_where_no_more_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, started = threading.Thread.start, []
+
+    def refuse_the_second(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    with Decoder(2, LIMITS) as two, monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse_the_second)
+        futures = [two._indexing.submit(abs, -number) for number in range(5)]
+        assert [future.result(20) for future in futures] == [0, 1, 2, 3, 4]
+
+
 class _StopsItsReader:
     """Unpickled by a worker before it has taken up its task: it then stands still."""
 

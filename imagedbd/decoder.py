@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from imagedbd.datatypes import Limits
 from imagedbd.fork_server import ForkServer
-from imagedbd.worker_pool import Terms, WorkerPool
+from imagedbd.worker_pool import Terms, WorkerPool, waiting_for_a_disk
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -31,7 +31,7 @@ def decode_file(path: str, known: frozenset[str], preprocess: Preprocess | None,
     """:func:`imagedbd.decoder_worker.decode_file`, which runs in the worker."""
     from imagedbd import decoder_worker  # noqa: PLC0415  (only workers should load Pillow)
 
-    return decoder_worker.decode_file(path, known, preprocess, limits)
+    return decoder_worker.decode_file(path, known, preprocess, limits, waiting_for_a_disk)
 
 
 def decode_bytes(
@@ -48,8 +48,8 @@ class Decoder:
 
     Futures raise subclasses of :class:`ImagedbError` only: :class:`PictureError` if it is the picture's
     fault; of these, :class:`DecoderLostError` if its decoder crashed or took too long, where a second try is
-    due, for a decoder may be killed by others as well; and :class:`ImagedbError` itself if no decoder could
-    be run, where trying again later may help.
+    due, for a decoder may be killed by others as well, and :class:`PictureUnreadError` if it was its disk's;
+    and :class:`ImagedbError` itself if no decoder could be run, where trying again later may help.
 
     The first call starts the server process (about 0.3 s), a first call after a pause the workers only.
 

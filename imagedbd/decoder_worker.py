@@ -13,7 +13,7 @@ import stat
 import struct
 import warnings
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -21,16 +21,17 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from imagedbd.containers import is_heif, is_jxl, jxl_size
 from imagedbd.datatypes import Decoded, Metadata, Signature
-from imagedbd.errors import PictureChangedError, PictureError, PictureMissingError
+from imagedbd.errors import PictureChangedError, PictureError, PictureMissingError, PictureUnreadError
 from imagedbd.metadata import read_metadata, read_raw_metadata, with_sidecars
 from imagedbd.pixels import to_pixels
 from imagedbd.png_chunks import metadata_first
 from imagedbd.raw import opened_raw, raw_format
 from imagedbd.readers import HEIF, JXL, loaded
-from imagedbd.sidecars import UNSURE, mark_of, read_sidecars
+from imagedbd.sidecars import OF_THE_FILE, UNSURE, mark_of, read_sidecars
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from imagedbd.datatypes import Limits, Pixels, Preprocess
     from imagedbd.sidecars import Sidecars
@@ -88,17 +89,26 @@ _LOOKS_LIKE: tuple[tuple[int, bytes, str], ...] = (
 """Offset, magic bytes, and what to call such a file."""
 
 
-def decode_file(path: str, known: frozenset[str], preprocess: Preprocess | None, limits: Limits) -> Decoded:
+def decode_file(
+    path: str,
+    known: frozenset[str],
+    preprocess: Preprocess | None,
+    limits: Limits,
+    reading: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Decoded:
     """Read a file once: signature, content hash, metadata and, for new content, pixels.
 
     :param known: content hashes whose vectors are there already; such a picture is not decoded.
     :param preprocess: what the model expects; ``None`` if that is not known yet.
-    :raises PictureMissingError: nothing is there, or something that is no regular file.
+    :param reading: entered while a disk is waited for.
+    :raises PictureMissingError: nothing is there that can be opened, or something that is no regular file.
     :raises PictureChangedError: the file changed meanwhile; what was read may be half of two versions.
-    :raises PictureError: it cannot be read, or is no picture that can be indexed.
+    :raises PictureUnreadError: its disk fails, or this machine does.
+    :raises PictureError: it may not be read, or is no picture that can be indexed.
     """
-    data, signature = _read_file(path, limits)
-    sidecars = _read_sidecars(path)
+    with reading():
+        data, signature = _read_file(path, limits)
+        sidecars = _read_sidecars(path)
     content_hash = blake3(data).hexdigest()
     wanted = None if content_hash in known else preprocess
     try:
@@ -150,15 +160,23 @@ def _unreadable(path: str, error: OSError) -> PictureError:
     try:
         regular = stat.S_ISREG(os.lstat(path).st_mode)
     except OSError as out_of_sight:
-        # A folder that was closed a moment ago is no fault of the file's.
-        return PictureMissingError(_os_reason(out_of_sight))
+        return _out_of_sight(out_of_sight)
     if not regular:
         return PictureMissingError("It is not a regular file.")
     if isinstance(error, PermissionError):
         if os.access(path, os.R_OK, effective_ids=True):
-            return PictureMissingError("Its folder was closed for a moment.")
+            return PictureMissingError(
+                f"{_os_reason(error)} Its own permissions allow it: its folder was closed for a moment, "
+                "or a security policy refuses, or the server that it lies on."
+            )
         return PictureError("There is no permission to read it.")
-    return PictureError(f"It cannot be read: {_os_reason(error)}")
+    return PictureUnreadError(_os_reason(error))
+
+
+def _out_of_sight(error: OSError) -> PictureError:
+    """A folder that was closed a moment ago is no fault of the file's."""
+    kind = PictureMissingError if error.errno in OF_THE_FILE else PictureUnreadError
+    return kind(_os_reason(error))
 
 
 def _check_size(size: int, limits: Limits) -> None:
@@ -174,15 +192,14 @@ def _read_sidecars(path: str) -> Sidecars:
     try:
         return read_sidecars(path)
     except OSError as error:
-        # Its folder was closed a moment ago.
-        raise PictureMissingError(_os_reason(error)) from error
+        raise _out_of_sight(error) from error
 
 
 def _check_unchanged(path: str, signature: Signature, sidecars: Sidecars) -> None:
     try:
         now, mark = Signature.of(os.lstat(path)), mark_of(path)
     except OSError as error:
-        raise PictureMissingError(_os_reason(error)) from error
+        raise _out_of_sight(error) from error
     if now != signature:
         raise PictureChangedError("It changed while it was being read.")
     if sidecars.mark not in (mark, UNSURE):

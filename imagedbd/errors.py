@@ -18,7 +18,8 @@
     ├── PictureError               exit 70   one file cannot be indexed; never stops the others
     │   ├── DecoderLostError                 its decoder crashed or hung: try once more
     │   ├── PictureChangedError              it changed while it was being read: look again
-    │   └── PictureMissingError              it went away, or is not a regular file
+    │   ├── PictureMissingError              it went away, or is not a regular file
+    │   └── PictureUnreadError               its disk does not give it now: that says nothing of the file
     ├── ModelUnavailableError      exit 70   the weights are not on this machine
     │   └── ModelUnknownError                there is no model of that name
     ├── EmbedderError              exit 70   the model's process died
@@ -149,6 +150,12 @@ class PictureChangedError(PictureError):
 
 class PictureMissingError(PictureError):
     title = "Picture is gone"
+
+
+class PictureUnreadError(PictureError):
+    """A disk or a share, or this machine, failed while it was read. Nothing is known of what is in it."""
+
+    title = "Picture cannot be read now"
 
 
 class ModelUnavailableError(ImagedbError):

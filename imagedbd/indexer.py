@@ -40,6 +40,7 @@ from imagedbd.errors import (
     PictureChangedError,
     PictureError,
     PictureMissingError,
+    PictureUnreadError,
     StoreError,
 )
 from imagedbd.pulse import Pulse
@@ -53,11 +54,14 @@ if TYPE_CHECKING:
     from imagedbd.decoder import Decoder
     from imagedbd.ledger import Ledger
     from imagedbd.rules import Rules
+    from imagedbd.unread import UnreadFiles
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS: Final = 2
 """How often a file is opened that takes its decoder, or the daemon, down with it."""
+MAX_MISSES: Final = 5
+"""How often a file is looked for that is there, stays as it is, and cannot be opened."""
 BATCHES_IN_FLIGHT: Final = 2
 """One that the model works on, and one that lies ready when it is done."""
 TAKEN: Final = 256
@@ -167,6 +171,7 @@ class Indexer:
         file which cannot be looked at.
     :param may_forget: whether a vanished path may be forgotten now.
     :param on_crash: called, in the indexer's thread, when it has met a bug and stopped.
+    :param unread: where files are noted that a disk does not give.
     """
 
     def __init__(
@@ -181,6 +186,7 @@ class Indexer:
         may_forget: Callable[[str], bool],
         request_scan: Callable[[str], object],
         on_crash: Callable[[], object],
+        unread: UnreadFiles,
     ) -> None:
         self.rules = rules
         self.pulse = Pulse("indexer")
@@ -195,6 +201,8 @@ class Indexer:
         self._committer = self._new_committer()
         self._line = _Line()
         self._read_well: list[str] = []
+        self._unread = unread
+        self._missed: dict[str, tuple[Signature, int]] = {}
         self._generation = 0
         self._refusals = 0
         self._crashed = False
@@ -437,6 +445,7 @@ class Indexer:
             self._request_scan(os.path.dirname(change.path))
             return None
         if stat is None or not self._is_eligible(change.path, stat):
+            self._forget_troubles(change.path)
             if stat is not None and stat_module.S_ISDIR(stat.st_mode):
                 self._request_scan(change.path)
             if entry is None:
@@ -446,6 +455,7 @@ class Indexer:
             return None
         signature = Signature.of(stat)
         if is_done:
+            self._forget_troubles(change.path)
             self._queue.done(change)
             return None
         if entry is not None and stat.st_nlink > 1:
@@ -552,9 +562,12 @@ class Indexer:
             # former must not wait for a file that never comes to rest.
             self._queue.done(job.change)
             self._queue.put(job.change.path)
-        except PictureMissingError:
-            self._queue.again(job.change)
+        except PictureMissingError as error:
+            self._look_again(job, error)
+        except PictureUnreadError as error:
+            self._leave_unread(job, error)
         except PictureError as error:
+            self._forget_troubles(job.change.path)
             signature = self._sure_signature(job, job.signature)
             self._line.add_failure(replace(job, signature=signature), error.message)
         except ImagedbError as error:
@@ -562,10 +575,37 @@ class Indexer:
             self._queue.again(job.change)
             self._pause(error)
         else:
+            self._forget_troubles(job.change.path)
             if decoded.sidecar == UNSURE:
                 self._queue.put(job.change.path)
             self._sort(job, replace(decoded, signature=self._sure_signature(job, decoded.signature)))
         return False
+
+    def _look_again(self, job: _Job, error: PictureMissingError) -> None:
+        """At a file that was there and could not be opened, until that is more than a moment's matter."""
+        path = job.change.path
+        signature, times = self._missed.get(path, (job.signature, 0))
+        times = times + 1 if signature == job.signature else 1
+        self._missed[path] = job.signature, times
+        if times < MAX_MISSES:
+            self._queue.again(job.change)
+            return
+        # Nothing of its own will tell when it can be opened: with a signature that no file has, scans try.
+        never = replace(job, signature=replace(job.signature, ctime_ns=0))
+        self._unread.discard(path)
+        self._line.add_failure(never, f"It is there and cannot be opened: {error.message}")
+
+    def _leave_unread(self, job: _Job, error: PictureUnreadError) -> None:
+        """As it was: it stays pending, and a scan takes it up."""
+        path = job.change.path
+        self._missed.pop(path, None)
+        if self._unread.add(path, error.message):
+            log.warning("%s cannot be read: %s", path, error.message, extra={"path": path})
+        self._queue.done(job.change)
+
+    def _forget_troubles(self, path: str) -> None:
+        self._missed.pop(path, None)
+        self._unread.discard(path)
 
     def _sure_signature(self, job: _Job, signature: Signature) -> Signature:
         """The same; or one that no file has, and another look, if a write could hide in the tick of this."""

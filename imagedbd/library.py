@@ -61,6 +61,7 @@ from imagedbd.successor import pages
 from imagedbd.switch import Workshop
 from imagedbd.switcher import Switcher
 from imagedbd.text import count
+from imagedbd.unread import UnreadFiles
 from imagedbd.watcher import Watcher
 from imagedbd.xmp import is_packet
 
@@ -140,6 +141,7 @@ class Library:
         )
         self._queue = ChangeQueue(settings.settle, settings.settle_max, brake=self._brakes.left)
         self._pause = Pause(settings.data_dir, self._queue)
+        self._unread = UnreadFiles(settings.rescan_unheard)
         self._scanner = Scanner(
             self._rules,
             self._ledger,
@@ -148,6 +150,7 @@ class Library:
             rescan_s=settings.rescan,
             unheard=self._unheard,
             unheard_s=settings.rescan_unheard,
+            unread=self._unread,
         )
         self._indexer = Indexer(
             queue=self._queue,
@@ -159,6 +162,7 @@ class Library:
             may_forget=self._may_forget,
             request_scan=self._scanner.request,
             on_crash=on_crash,
+            unread=self._unread,
         )
         self._closers.callback(self._indexer.close)
         self._closers.callback(self._scanner.stop)
@@ -796,6 +800,9 @@ class Library:
         offline = RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path)
         if offline:
             return entry.state, f"What was indexed stays: {offline}", None
+        if unread := self._unread.why(path):
+            stays = " What was indexed of it stays." if entry.id else ""
+            return entry.state, f"It cannot be read now, and is tried again in a while: {unread}{stays}", None
         if entry.state is PictureState.FAILED:
             return "failed", entry.reason or "It could not be read.", None
         if entry.state is PictureState.WAITING:

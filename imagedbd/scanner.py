@@ -17,6 +17,8 @@ from imagedbd.mounts import is_mount_point, read_mounts
 from imagedbd.roots import RootGuard
 from imagedbd.rules import is_within, outermost
 from imagedbd.sidecars import has_its_sidecars, is_sidecar
+from imagedbd.text import count
+from imagedbd.unread import UnreadFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -75,6 +77,7 @@ class Scanner:
     :param unheard_s: seconds from one scan of these, and of what could not be read or was offline, to the
         next; more if that would take too large a share of the time.
     :param confirm_s: seconds after which a scan can confirm what the one before it missed suddenly.
+    :param unread: files that a disk did not give; those that are due are scanned with what is unheard of.
     :param wall_clock: POSIX seconds, what file times are compared with.
     """
 
@@ -89,6 +92,7 @@ class Scanner:
         unheard: Callable[[], Iterable[str]] = tuple,
         unheard_s: float = 60.0,
         confirm_s: float = 5.0,
+        unread: UnreadFiles | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._rules = rules
@@ -98,6 +102,7 @@ class Scanner:
         self._rescan_s = rescan_s
         self._unheard = unheard
         self._unheard_s = unheard_s
+        self._unread = unread or UnreadFiles()
         self._wall_clock = wall_clock
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -212,7 +217,11 @@ class Scanner:
                 f"{suspected} pictures have vanished at once: a second scan decides whether they are gone."
             )
             return RootStatus(root, RootState.SCANNING, indexed, reason)
-        lacks = [*self._lacking_mounts(root), *self._lacking_permissions(root)]
+        lacks = [
+            *self._lacking_mounts(root),
+            *self._lacking_permissions(root),
+            *self._lacking_contents(root),
+        ]
         return RootStatus(
             root, RootState.DEGRADED if lacks else RootState.ONLINE, indexed, " ".join(lacks) or None
         )
@@ -231,6 +240,14 @@ class Scanner:
             return []
         first = unreadable[0]
         return [f"{len(unreadable)} paths cannot be read, e.g. {first!r}: {self._unreadable[first]}."]
+
+    def _lacking_contents(self, root: str) -> list[str]:
+        unread = {p: reason for p, reason in self._unread.all().items() if self._rules.root_of(p) == root}
+        if not unread:
+            return []
+        first, reason = next(iter(unread.items()))
+        told = f"{count(len(unread), 'file')} could not be read, e.g. {first!r}: {reason}"
+        return [f"{told} What is known of them stays, and they are tried again in a while."]
 
     def _count_indexed(self, root: str) -> int:
         """Without what belongs to the roots nested in this one."""
@@ -298,7 +315,8 @@ class Scanner:
     def _all_unheard(self) -> list[str]:
         """What nobody would tell of: folders beyond the reach of events, what was unreadable or away."""
         unreadable = (path if os.path.isdir(path) else os.path.dirname(path) for path in self._unreadable)
-        return [*self._unheard(), *unreadable, *self._offline]
+        unread = (os.path.dirname(path) for path in self._unread.due() if self._rules.root_of(path))
+        return [*self._unheard(), *unreadable, *unread, *self._offline]
 
     def _scan_all(self, folders: list[str]) -> None:
         try:

@@ -31,6 +31,9 @@ UNSURE: Final = "?"
 
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+OF_THE_FILE: Final = frozenset({*_ABSENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP})
+"""What opening or reading a file fails of for its own sake: it is not there, no regular file, or not ours to
+read. All other errors are a disk's, a share's or this machine's, and say nothing of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +93,15 @@ def sidecars_of(picture: str) -> list[str]:
 
 
 def read_sidecars(picture: str) -> Sidecars:
-    """Read the sidecars of a picture. One that cannot be read says nothing: it is no fault of the picture's.
+    """Read the sidecars of a picture. One that may not be read says nothing: it is no fault of the picture's.
 
-    :raises OSError: it cannot be told whether there is one.
+    :raises OSError: it cannot be told whether there is one, or a disk does not give what is in it.
     """
     read_at = time.time()
     found = _found(picture, None)
     if not found:
         return Sidecars(None, ())
-    packets = tuple(packet for path in found if (packet := read_packet(path)) is not None)
+    packets = tuple(packet for path in found if (packet := _packet(path)) is not None)
     is_sure = not any(signature.may_outlast_a_write(read_at) for signature in found.values())
     return Sidecars(_mark(found) if is_sure else UNSURE, packets)
 
@@ -139,8 +142,18 @@ def _mark(found: dict[str, Signature]) -> str | None:
 def read_packet(path: str) -> bytes | None:
     """What is in a sidecar; ``None`` if it cannot be read or is too large."""
     try:
-        with open(os.open(path, _OPEN_FLAGS), "rb") as file:
-            packet = file.read(MAX_BYTES + 1)
+        return _packet(path)
     except OSError:
         return None
+
+
+def _packet(path: str) -> bytes | None:
+    """:raises OSError: it may be read, and a disk or this machine fails to."""
+    try:
+        with open(os.open(path, _OPEN_FLAGS), "rb") as file:
+            packet = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        if error.errno in OF_THE_FILE:
+            return None
+        raise
     return packet if len(packet) <= MAX_BYTES else None

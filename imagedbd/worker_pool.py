@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import resource
 import signal
 import socket
@@ -23,11 +24,11 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import psutil
 
-from imagedbd.errors import DecoderLostError, ImagedbError, PictureError
+from imagedbd.errors import DecoderLostError, ImagedbError, PictureError, PictureUnreadError
 from imagedbd.processes import be_killed_early
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from imagedbd.fork_server import ForkServer
 
@@ -42,6 +43,8 @@ CLOSE_S: Final = 10.0
 _TRIES: Final = 3
 """How many workers may be gone before they have begun with a task."""
 _TAKEN: Final = b"taken"
+_WAITS: Final = b"waits for a disk"
+_WORKS: Final = b"works"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,13 @@ class WorkerPool:
 
     Futures raise subclasses of :class:`ImagedbError` only: what the function raised, if it is one; a
     :class:`PictureError` for what else it raised; :class:`DecoderLostError` if the process died or was out
-    of time; and :class:`ImagedbError` itself if no process could be had, or the pool was closed.
+    of time; :class:`PictureUnreadError` if it was out of time because of a disk; and :class:`ImagedbError`
+    itself if no process could be had, or the pool was closed.
 
     Any thread may call any method.
 
-    :param timeout_s: how long a function may run, by a clock that nobody can set.
+    :param timeout_s: how long a function may run, by a clock that nobody can set; and as long again for
+        what it does in :func:`waiting_for_a_disk`.
     :param idle_s: seconds after which an unused process leaves.
     """
 
@@ -160,7 +165,7 @@ class WorkerPool:
             return None
         try:
             result, raised = worker.answer(self._timeout_s)
-        except DecoderLostError as lost:
+        except (DecoderLostError, PictureUnreadError) as lost:
             self._part_with(worker)
             task.future.set_exception(_closed() if self._closed else lost)
             return None
@@ -247,16 +252,22 @@ class _Worker:
         """What the function returned or raised.
 
         :raises DecoderLostError: it died or took too long. It must not be used again.
+        :raises PictureUnreadError: a disk took too long. It must not be used again either.
         """
+        waits = False
         try:
-            if not self._connection.poll(timeout_s):
-                raise DecoderLostError(f"Decoding it took longer than {timeout_s:g} s.")
-            result, error = self._connection.recv()
+            while True:
+                if not self._connection.poll(timeout_s):
+                    raise _late(timeout_s, waits=waits)
+                message = self._connection.recv_bytes()
+                if message not in {_WAITS, _WORKS}:
+                    answer: tuple[Any, ImagedbError | None] = pickle.loads(message)  # noqa: S301 - our own process
+                    return answer
+                waits = message == _WAITS
         except BlockingIOError as stopped:
             raise DecoderLostError("The decoder stopped in the middle of its answer.") from stopped
         except (EOFError, OSError) as ended:
             raise DecoderLostError(_how_it_died(self._server.exit_code(self._pid))) from ended
-        return result, error
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -276,6 +287,12 @@ def _closed() -> ImagedbError:
     return ImagedbError("The decoder was closed.")
 
 
+def _late(timeout_s: float, *, waits: bool) -> ImagedbError:
+    if waits:
+        return PictureUnreadError(f"Reading it took longer than {timeout_s:g} s.")
+    return DecoderLostError(f"Decoding it took longer than {timeout_s:g} s.")
+
+
 def _how_it_died(code: int | None) -> str:
     if code is None:
         return "The decoder died on it."
@@ -293,9 +310,29 @@ def _how_it_died(code: int | None) -> str:
 # In the worker.
 
 
+_served: list[Connection] = []
+"""The other end, where there is one: what runs as a function may run elsewhere as well."""
+
+
+@contextlib.contextmanager
+def waiting_for_a_disk() -> Iterator[None]:
+    """What takes too long in here is no fault of what is read."""
+    _tell(_WAITS)
+    try:
+        yield
+    finally:
+        _tell(_WORKS)
+
+
+def _tell(what: bytes) -> None:
+    for connection in _served:
+        connection.send_bytes(what)
+
+
 def serve(descriptor: int) -> None:
     """Do one task after another until the other end closes."""
     connection = Connection(descriptor)
+    _served.append(connection)
     with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
         _settle_in(connection.recv())
         while True:

@@ -3,14 +3,20 @@
 ``POISON crash`` and its kin follow a picture that is whole: nothing but the words is wrong with it. With
 ``once:FILE`` behind them they work until that file is there, which they make. If ``IMAGEDBD_TEST_DECODES``
 names a file, it gets a line for each picture that is opened.
+
+While the file is there that ``IMAGEDBD_TEST_BAD_DISK`` names, reading fails as from a bad disk: that of one
+file in so many as it says first, and of others if it says another number behind that.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
+import io
 import os
 import signal
 import time
+import zlib
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -26,6 +32,26 @@ def words(kind: str, once: str | None = None) -> bytes:
 def infect(decoder_worker: ModuleType) -> None:
     """Have the module's decoder obey."""
     decoder_worker.decode_file = _poisoned(decoder_worker.decode_file)  # type: ignore[attr-defined]
+    decoder_worker.open = _opened  # type: ignore[attr-defined]
+
+
+class _BadFile(io.FileIO):
+    def read(self, _size: int | None = -1, /) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def _opened(descriptor: int, mode: str) -> Any:
+    return _BadFile(descriptor) if _is_bad(descriptor) else open(descriptor, mode)
+
+
+def _is_bad(descriptor: int) -> bool:
+    try:
+        with open(os.environ.get("IMAGEDBD_TEST_BAD_DISK", ""), encoding="ascii") as file:
+            one_in, *others = map(int, file.read().split())
+    except FileNotFoundError:
+        return False
+    path = os.readlink(f"/proc/self/fd/{descriptor}")
+    return (zlib.crc32(os.fsencode(path)) + sum(others)) % one_in == 0
 
 
 def _poisoned(decode_file: Callable[..., Any]) -> Callable[..., Any]:

@@ -35,6 +35,7 @@ from imagedbd.errors import (
     PictureChangedError,
     PictureError,
     PictureMissingError,
+    PictureUnreadError,
 )
 from imagedbd.formats import PICTURE_SUFFIXES, is_picture_name
 from imagedbd.pixels import shown_size, to_pixels
@@ -481,6 +482,53 @@ def test_a_file_that_can_be_read_again_by_now_is_looked_at_again(tmp_path: Path,
         decode_file(str(path), UNKNOWN, SMALL, LIMITS)
 
 
+class _BadFile(io.FileIO):
+    error = errno.EIO
+
+    def read(self, _size: int | None = -1, /) -> bytes:
+        raise OSError(self.error, os.strerror(self.error))
+
+
+@pytest.mark.parametrize("name", ["EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "ENODEV", "ENXIO", "EHOSTDOWN"])
+def test_a_disk_that_fails_says_nothing_of_its_files(tmp_path: Path, monkeypatch: Any, name: str) -> None:
+    from imagedbd import decoder_worker
+
+    path = tmp_path / "a.png"
+    path.write_bytes(saved(scene()))
+    monkeypatch.setattr(_BadFile, "error", getattr(errno, name))
+    monkeypatch.setattr(decoder_worker, "open", lambda file, _: _BadFile(file), raising=False)
+    with pytest.raises(PictureUnreadError):
+        decode_file(str(path), UNKNOWN, SMALL, LIMITS)
+
+
+@pytest.mark.parametrize("name", ["EMFILE", "ENFILE", "ENOMEM", "EIO", "ENOKEY", "EAGAIN"])
+def test_a_machine_that_cannot_open_a_file_says_nothing_of_it(
+    tmp_path: Path, monkeypatch: Any, name: str
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(saved(scene()))
+
+    def refuse(*_: object) -> int:
+        raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PictureUnreadError, match=os.strerror(getattr(errno, name))):
+        decode_file(str(path), UNKNOWN, SMALL, LIMITS)
+
+
+def test_a_sidecar_that_a_disk_does_not_give_is_not_taken_for_one_that_is_silent(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    from imagedbd import sidecars
+
+    path = tmp_path / "a.png"
+    path.write_bytes(saved(scene()))
+    path.with_suffix(".xmp").write_bytes(b"words")
+    monkeypatch.setattr(sidecars, "open", lambda file, _: _BadFile(file), raising=False)
+    with pytest.raises(PictureUnreadError):
+        decode_file(str(path), UNKNOWN, SMALL, LIMITS)
+
+
 @contextlib.contextmanager
 def as_somebody_else() -> Iterator[None]:
     """Root may read everything, so be nobody for a while."""
@@ -529,7 +577,9 @@ def test_a_damaged_file_that_changes_is_not_called_damaged(tmp_path: Path, monke
         decode_file(str(path), UNKNOWN, SMALL, LIMITS)
 
 
-@pytest.mark.parametrize("error", [PictureError, PictureChangedError, PictureMissingError, ImagedbError])
+@pytest.mark.parametrize(
+    "error", [PictureError, PictureChangedError, PictureMissingError, PictureUnreadError, ImagedbError]
+)
 def test_errors_survive_the_way_between_processes(error: type[ImagedbError]) -> None:
     back = pickle.loads(pickle.dumps(error("because")))
     assert type(back) is error
@@ -614,6 +664,27 @@ def test_time_and_memory_are_bounded(hasty: Decoder) -> None:
     with pytest.raises(DecoderLostError, match=r"longer than 0.3 s"):
         hasty._indexing.submit(time.sleep, 100).result(20)
     assert time.monotonic() - started < 5
+
+
+def test_time_that_a_disk_takes_is_no_fault_of_the_file(hasty: Decoder) -> None:
+    sleep = "__import__('time').sleep"
+    with_it = "__import__('imagedbd.worker_pool').worker_pool.waiting_for_a_disk()"
+    with pytest.raises(PictureUnreadError, match=r"Reading it took longer than 0.3 s"):
+        hasty._indexing.submit(exec, f"with {with_it}: {sleep}(100)").result(20)
+    with pytest.raises(DecoderLostError, match=r"Decoding it took longer than 0.3 s"):
+        hasty._indexing.submit(exec, f"with {with_it}: pass\n{sleep}(100)").result(20)
+    both = hasty._indexing.submit(exec, f"with {with_it}: {sleep}(0.2)\n{sleep}(0.2)")
+    assert both.result(20) is None
+
+
+def test_a_file_whose_disk_hangs_is_not_blamed(hasty: Decoder, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(saved(scene()))
+    worker = "__import__('imagedbd.decoder_worker').decoder_worker"
+    hang = f"{worker}._read_file = lambda *_: __import__('time').sleep(100)"
+    hasty._indexing.submit(exec, hang).result(20)
+    with pytest.raises(PictureUnreadError):
+        hasty.submit(str(path), UNKNOWN, SMALL).result(20)
 
 
 def test_workers_are_polite_and_small(decoder: Decoder) -> None:

@@ -23,11 +23,18 @@ from imagedbd import indexer as indexer_module
 from imagedbd.change_queue import ChangeQueue
 from imagedbd.datatypes import Batch, Decoded, Limits, PictureState, Signature
 from imagedbd.decoder import Decoder
-from imagedbd.errors import DaemonBusyError, DaemonStoppingError, ModelUnavailableError, StoreError
+from imagedbd.errors import (
+    DaemonBusyError,
+    DaemonStoppingError,
+    ModelUnavailableError,
+    PictureMissingError,
+    StoreError,
+)
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
 from imagedbd.rules import Rules
 from imagedbd.stores import open_store
+from imagedbd.unread import UnreadFiles
 
 STUB = Path(__file__).with_name("stub")
 
@@ -48,6 +55,7 @@ class Bench:
         self.online = True
         self.crashed = False
         self.scans: list[str] = []
+        self.unread = UnreadFiles()
         self.indexer = Indexer(
             queue=self.queue,
             ledger=self.ledger,
@@ -58,6 +66,7 @@ class Bench:
             may_forget=lambda _: self.online,
             request_scan=self.scans.append,
             on_crash=self._note_crash,
+            unread=self.unread,
         )
         self.indexer.start()
 
@@ -281,6 +290,7 @@ def infected(
     """Its decoders crash, hang and so on over pictures that say so: see ``poison.py``."""
     monkeypatch.setenv("PYTHONPATH", str(STUB))
     monkeypatch.setenv("IMAGEDBD_TEST_DECODES", str(tmp_path / "decodes"))
+    monkeypatch.setenv("IMAGEDBD_TEST_BAD_DISK", str(tmp_path / "bad"))
     given = getattr(request.node, "callspec", None)
     hangs = given is not None and given.params.get("kind") in {"hang", "stand still"}
     limits = Limits(timeout_s=2 if hangs else 60, memory_bytes=1 << 28)
@@ -335,6 +345,109 @@ def test_what_befalls_a_decoder_once_costs_no_picture(infected: Bench, kind: str
     infected.look_at(poisoned(infected, "good.png", kind, once=True))
     assert infected.state("good.png") is PictureState.INDEXED
     assert decodes(infected, "good.png") == 2
+
+
+def test_a_disk_that_fails_costs_no_picture_of_what_it_does_not_give(infected: Bench, tmp_path: Path) -> None:
+    names = [infected.flat(f"{red}.png", red) for red in range(6)]
+    infected.look_at(*names)
+    before = {record.name: record.id for record in infected.store.scan()}
+    (tmp_path / "bad").write_text("1")
+    infected.ledger.reread(str(infected.photos))
+    infected.look_at(*names, infected.flat("new.png", 99))
+    assert {record.name: record.id for record in infected.store.scan()} == before
+    assert list(infected.ledger.failures()) == []
+    assert infected.unread.all() == {
+        str(infected.photos / name): "Input/output error." for name in (*names, "new.png")
+    }
+    assert infected.state("new.png") is PictureState.PENDING
+
+    (tmp_path / "bad").unlink()
+    infected.look_at(*names, "new.png")
+    assert infected.unread.all() == {}
+    assert infected.names() == {*names, "new.png"}
+    assert all(infected.state(name) is PictureState.INDEXED for name in infected.names())
+    assert {record.name: record.id for record in infected.store.scan() if record.name in before} == before
+    assert infected.embedded == 7
+
+
+def test_what_a_disk_does_not_give_is_no_fault_of_the_files_however_often_it_is_tried(
+    infected: Bench, tmp_path: Path
+) -> None:
+    infected.look_at(infected.flat("a.png", 1))
+    (tmp_path / "bad").write_text("1")
+    infected.ledger.reread(str(infected.photos))
+    for _ in range(2 * indexer_module.MAX_MISSES):
+        infected.look_at("a.png")
+    assert infected.names() == {"a.png"}
+    assert infected.unread.why(str(infected.photos / "a.png")) == "Input/output error."
+    os.unlink(infected.photos / "a.png")
+    infected.look_at("a.png")
+    assert infected.unread.all() == {}
+    assert infected.names() == set()
+
+
+def refused(bench: Bench, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Have decoders find these out of sight, where everybody else can see them."""
+    submit = bench.decoder.submit
+
+    def answer(path: str, *rest: Any) -> Future[Decoded]:
+        if os.path.basename(path) not in names:
+            return submit(path, *rest)
+        future: Future[Decoded] = Future()
+        future.set_exception(PictureMissingError("Permission denied."))
+        return future
+
+    monkeypatch.setattr(bench.decoder, "submit", answer)
+
+
+def test_a_file_that_is_there_and_never_can_be_opened_fails_until_it_can(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.look_at(bench.flat("a.png", 1), bench.flat("b.png", 2))
+    with monkeypatch.context() as patch:
+        refused(bench, patch, "a.png")
+        bench.ledger.reread(str(bench.photos))
+        bench.look_at("a.png", "b.png")
+        (failure,) = bench.ledger.failures()
+        assert failure.path.endswith("/a.png")
+        assert failure.reason == "It is there and cannot be opened: Permission denied."
+        # No change of the file's own would have it read again, so it must not count as read.
+        assert failure.signature != Signature.of(os.lstat(failure.path))
+        bench.look_at("a.png")
+        assert [entry.path for entry in bench.ledger.failures()] == [failure.path]
+    bench.look_at("a.png")
+    assert bench.names() == {"a.png", "b.png"}
+    assert bench.embedded == 2
+
+
+def test_a_file_that_is_out_of_sight_for_a_moment_keeps_its_row(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.look_at(bench.flat("a.png", 1))
+    submit, left = bench.decoder.submit, [None] * (indexer_module.MAX_MISSES - 1)
+
+    def answer(path: str, *rest: Any) -> Future[Decoded]:
+        if not left:
+            return submit(path, *rest)
+        left.pop()
+        future: Future[Decoded] = Future()
+        future.set_exception(PictureMissingError("No such file or directory."))
+        return future
+
+    monkeypatch.setattr(bench.decoder, "submit", answer)
+    monkeypatch.setattr(bench.ledger, "put", _without_failures(bench.ledger.put))
+    bench.ledger.reread(str(bench.photos))
+    bench.look_at("a.png")
+    assert bench.state("a.png") is PictureState.INDEXED
+
+
+def _without_failures(put: Callable[..., None]) -> Callable[..., None]:
+    def check(entries: Any, **options: Any) -> None:
+        entries = list(entries)
+        assert all(entry.state is not PictureState.FAILED for entry in entries)
+        put(entries, **options)
+
+    return check
 
 
 def test_files_under_suspicion_are_tried_last_and_singly(infected: Bench) -> None:

@@ -38,6 +38,7 @@ from imagedbd.search import Searcher
 from imagedbd.stores import open_store
 from imagedbd.switch import Workshop
 from imagedbd.switcher import Switcher
+from imagedbd.unread import UnreadFiles
 
 if TYPE_CHECKING:
     from s3 import S3
@@ -96,6 +97,7 @@ class Bench:
             may_forget=lambda _: True,
             request_scan=lambda _: None,
             on_crash=lambda: None,
+            unread=UnreadFiles(),
         )
         shop = Workshop(
             file=self.file,

@@ -19,6 +19,7 @@ from imagedbd.ledger import Ledger, PlaceIdentity
 from imagedbd.roots import RootGuard
 from imagedbd.rules import IGNORE_FILE, Rules
 from imagedbd.scanner import Scanner, ScanReport
+from imagedbd.unread import UnreadFiles
 
 FOREVER = 60.0
 NOBODY = 65534
@@ -823,6 +824,41 @@ class TestUnheardFolders:
         assert [change.path for change in world.queue.take(9, timeout=FOREVER)] == [path]
         assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
         assert world.scanner.roots_status()[0].state is RootState.ONLINE
+
+
+class TestFilesThatADiskDoesNotGive:
+    def test_are_told_of_and_scanned_again_when_they_are_due(self, world):
+        path = world.add_indexed("a/b.jpg", PictureState.PENDING)
+        now = [0.0]
+        unread = UnreadFiles(10.0, lambda: now[0])
+        unread.add(path, "Input/output error.")
+        unread.add("/elsewhere/c.jpg", "Input/output error.")
+        world.scanner = Scanner(
+            world.rules, world.ledger, world.queue, settle_s=0, unheard_s=0.05, unread=unread
+        )
+        (status,) = world.scanner.roots_status()
+        assert status.state is RootState.DEGRADED
+        assert status.reason.startswith(f"1 file could not be read, e.g. {path!r}: Input/output error.")
+        assert world.scanner._all_unheard() == []
+        now[0] = 10.0
+        assert world.scanner._all_unheard() == [f"{world.root}/a"]
+        world.scanner.start()
+        assert [change.path for change in world.queue.take(9, timeout=FOREVER)] == [path]
+        unread.discard(path)
+        assert world.scanner.wait_scanned(1, FOREVER)
+        assert world.scanner.roots_status()[0].state is RootState.ONLINE
+
+    def test_are_tried_less_often_the_longer_it_goes_on(self):
+        now = 0.0
+        unread = UnreadFiles(60.0, lambda: now)
+        waits = []
+        for _ in range(9):
+            unread.add("/a.jpg", "Input/output error.")
+            began = now
+            while not unread.due():
+                now += 30.0
+            waits.append(now - began)
+        assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
 
 
 class TestWhatIsOffline:

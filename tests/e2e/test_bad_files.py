@@ -115,6 +115,35 @@ def test_a_file_that_may_not_be_read_is_reported(machine: Machine, another_user:
     assert machine.listed() == {"photos/public.jpg"}
 
 
+def test_a_disk_that_fails_for_a_while_costs_nothing_and_is_told(machine: Machine, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    machine.environment |= {
+        "IMAGEDBD_TEST_BAD_DISK": str(bad),
+        "IMAGEDBD_RESCAN_UNHEARD": "0.3s",
+    }
+    paths = [save(machine.photos / f"{number}.jpg", number) for number in range(5)]
+    machine.start()
+    machine.wait()
+    before = machine.json("list")
+    bad.write_text("1")
+    assert machine.run("reindex").returncode == 0
+    machine.wait()
+    assert {row["path"]: row["id"] for row in machine.json("list")} == {r["path"]: r["id"] for r in before}
+    assert machine.json("failures") == []
+    why = machine.json("why", str(paths[0]))
+    assert why["state"] == "pending"
+    assert "Input/output error" in why["reason"]
+    (root,) = machine.json("status")["roots"]
+    assert root["state"] == "degraded"
+    assert root["reason"].startswith("5 files could not be read, e.g. ")
+
+    bad.unlink()
+    machine.until(lambda: bool(machine.json("status")["indexed"] == 5))
+    status = machine.json("status")
+    assert (status["embeds_total"], status["roots"][0]["state"]) == (5, "online")
+    assert machine.json("list") == before
+
+
 def test_hostile_names_come_out_whole_in_every_form(machine: Machine) -> None:
     name = b"new\nline \xff'\".jpg"
     path = os.path.join(os.fsencode(machine.photos), name)

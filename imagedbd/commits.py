@@ -222,7 +222,9 @@ class Committer:
         if own and own.id:
             return own if own.content_hash == content_hash else None
         for entry in self._ledger.by_hash(content_hash):
-            if entry.id and not os.path.lexists(entry.path) and self._may_forget(entry.path):
+            # One that was renamed in nothing but case may be found by both names.
+            is_it = entry.signature.inode == item.decoded.signature.inode
+            if entry.id and (is_it or not os.path.lexists(entry.path)) and self._may_forget(entry.path):
                 return entry
         return None
 

@@ -45,6 +45,7 @@ from imagedbd.errors import (
 )
 from imagedbd.pulse import Pulse
 from imagedbd.sidecars import UNSURE, has_its_sidecars, is_sidecar
+from imagedbd.spelling import Spelling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -200,6 +201,7 @@ class Indexer:
         self._may_forget = may_forget
         self._committer = self._new_committer()
         self._line = _Line()
+        self._spelling = Spelling()
         self._read_well: list[str] = []
         self._unread = unread
         self._missed: dict[str, tuple[Signature, int]] = {}
@@ -420,6 +422,7 @@ class Indexer:
 
     def _look_at_taken(self) -> None:
         line = self._line
+        self._spelling = Spelling()
         while line.taken:
             job = self._look_at(line.taken[0])
             line.taken.popleft()
@@ -473,7 +476,13 @@ class Indexer:
 
     def _is_eligible(self, path: str, stat: os.stat_result) -> bool:
         folder = os.path.dirname(path)
-        return self.rules.verdict(path, stat=stat).ok and os.path.realpath(folder) == folder
+        root = self.rules.root_of(path)
+        return (
+            root is not None
+            and self.rules.verdict(path, stat=stat).ok
+            and os.path.realpath(folder) == folder
+            and self._spelling.is_exact(path, root)
+        )
 
     def _look_at_other_names(self, entry: LedgerEntry) -> None:
         """A file was written to under one of its names, which is not heard of under the others."""
@@ -752,6 +761,8 @@ class Indexer:
 
     def _commit(self) -> None:
         work = self._line.work
+        # Whatever was seen when its changes were taken may be otherwise by now.
+        self._spelling = Spelling()
         self._check_model(work)
         work.gone.extend(self._forgettable())
         try:

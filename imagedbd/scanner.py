@@ -17,6 +17,7 @@ from imagedbd.mounts import is_mount_point, read_mounts
 from imagedbd.roots import RootGuard
 from imagedbd.rules import is_within, outermost
 from imagedbd.sidecars import has_its_sidecars, is_sidecar
+from imagedbd.spelling import Spelling
 from imagedbd.text import count
 from imagedbd.unread import UnreadFiles
 
@@ -482,6 +483,8 @@ class _Scan:
         """Look into every folder from ``top`` down, note it as visited, and return what is missing there."""
         missing: list[str] = []
         if os.path.realpath(top) != top or self._is_out_of_reach(top):
+            return missing
+        if not Spelling().is_exact(top, root):
             return missing
         ahead = [self.rules.folder(top)]
         while ahead:

@@ -138,7 +138,10 @@ class Machine:
 
     def _changes_modules(self) -> bool:
         """Whether the daemon's own are, when they are imported: see ``stub/sitecustomize.py``."""
-        changes = {"IMAGEDBD_TEST_KILL", "IMAGEDBD_TEST_CLOCK", "IMAGEDBD_STUB_FREEZES"}
+        changes = {
+            *("IMAGEDBD_TEST_KILL", "IMAGEDBD_TEST_CLOCK", "IMAGEDBD_TEST_LOOSE"),
+            "IMAGEDBD_STUB_FREEZES",
+        }
         return bool(changes & self.environment.keys())
 
     def _give_home_away(self) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import poison
 import pytest
 from fakes import INFO, FakeEmbedder
+from loose import LOOK_UPS, loosened
 from pictures import save
 from PIL import Image
 
@@ -192,6 +193,66 @@ def test_a_move_seen_from_its_far_end_first_is_a_move_too(bench: Bench) -> None:
     bench.look_at("a.png")
     (after,) = bench.store.scan()
     assert (after.id, after.name) == (before.id, "b.png")
+
+
+@pytest.fixture
+def loose(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Its folders find names whatever their case."""
+    for name in LOOK_UPS:
+        monkeypatch.setattr(os, name, loosened(getattr(os, name), str(bench.photos)))
+    return bench
+
+
+@pytest.mark.parametrize("order", [("IMG_1.PNG", "img_1.png"), ("img_1.png", "IMG_1.PNG")])
+def test_a_file_renamed_in_nothing_but_case_has_its_new_name_alone(
+    loose: Bench, order: tuple[str, ...]
+) -> None:
+    loose.look_at(loose.flat("IMG_1.PNG", 1))
+    (before,) = loose.store.scan()
+    os.rename(loose.photos / "IMG_1.PNG", loose.photos / "img_1.png")
+    loose.look_at(*order)
+    (after,) = loose.store.scan()
+    assert (after.id, after.name) == (before.id, "img_1.png")
+    assert [entry.path for entry in loose.ledger.under("/")] == [str(loose.photos / "img_1.png")]
+    assert loose.embedded == 1
+
+
+def test_a_file_in_a_folder_renamed_in_nothing_but_case_has_its_new_path_alone(loose: Bench) -> None:
+    (loose.photos / "Trip").mkdir()
+    loose.look_at(loose.flat("Trip/two.png", 1), loose.flat("other.png", 2))
+    os.rename(loose.photos / "Trip", loose.photos / "trip")
+    loose.look_at("trip/two.png")
+    loose.look_at("Trip/two.png", "other.png")
+    assert {os.path.relpath(entry.path, loose.photos) for entry in loose.ledger.under("/")} == {
+        "trip/two.png",
+        "other.png",
+    }
+    assert {record.path for record in loose.store.scan()} == {e.path for e in loose.ledger.under("/")}
+
+
+def test_a_name_that_no_folder_has_is_not_indexed_because_it_finds_a_file(loose: Bench) -> None:
+    loose.flat("a.png", 1)
+    loose.look_at("A.png")
+    assert loose.names() == set()
+    loose.look_at("a.png")
+    assert loose.names() == {"a.png"}
+
+
+def test_names_that_differ_in_case_alone_are_two_where_folders_are_exact(bench: Bench) -> None:
+    bench.look_at(bench.flat("a.png", 1), bench.flat("A.png", 2))
+    os.link(bench.photos / "a.png", bench.photos / "A.PNG")
+    bench.look_at("A.PNG", "a.png")
+    assert bench.names() == {"a.png", "A.png", "A.PNG"}
+
+
+def test_no_folder_is_listed_for_its_names_where_look_ups_are_exact(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagedbd.spelling._listing", lambda folder: pytest.fail(f"{folder} was listed"))
+    names = [bench.flat(f"IMG_{red}.PNG", red) for red in range(5)]
+    bench.look_at(*names)
+    bench.look_at(*names)
+    assert bench.names() == set(names)
 
 
 def test_a_delete_seen_before_its_create_costs_no_embedding(bench: Bench) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from loose import LOOK_UPS, loosened
 
 from imagedbd.change_queue import ChangeQueue
 from imagedbd.datatypes import LedgerEntry, PictureState, RootState, Signature
@@ -180,6 +181,17 @@ class TestFindingChanges:
         world.add("ab.jpg")
         world.add("b.jpg")
         assert world.scanned(f"{world.root}/a") == {inside, gone}
+
+    def test_a_folder_that_is_called_otherwise_by_now_is_not_scanned_by_its_former_name(
+        self, world, monkeypatch
+    ):
+        known = world.add_indexed("Trip/a.jpg")
+        for name in LOOK_UPS:
+            monkeypatch.setattr(os, name, loosened(getattr(os, name), str(world.root)))
+        (world.root / "Trip").rename(world.root / "trip")
+        report = world.scan(f"{world.root}/Trip")
+        assert world.queued() == {known}
+        assert (report.seen, report.missing) == (0, 1)
 
     def test_links_pipes_and_devices_are_skipped(self, world):
         target = world.add_indexed("a.jpg")

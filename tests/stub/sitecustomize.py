@@ -7,7 +7,8 @@ and a process kills itself where :mod:`killpoint` has it do so.
 With ``IMAGEDBD_STUB_FREEZES`` set, SIGUSR2 freezes the thread that receives signals, which in a daemon is the
 one of its control loop.
 
-With ``IMAGEDBD_TEST_CLOCK`` set, the clock on the wall is the one of :mod:`clock`.
+With ``IMAGEDBD_TEST_CLOCK`` set, the clock on the wall is the one of :mod:`clock`; with
+``IMAGEDBD_TEST_LOOSE``, files are found as :mod:`loose` says.
 
 ``IMAGEDBD_STUB_HIDES`` names modules, with commas between, that are as good as not installed.
 """
@@ -71,5 +72,7 @@ if os.environ.get("IMAGEDBD_STUB_FREEZES"):
     signal.signal(signal.SIGUSR2, freeze)
 if os.environ.get("IMAGEDBD_TEST_CLOCK"):
     _helper("clock").wind()
+if os.environ.get("IMAGEDBD_TEST_LOOSE"):
+    _helper("loose").loosen()
 sys.meta_path.insert(0, _StubFinder)  # type: ignore[arg-type]
 sys.modules.update(dict.fromkeys(filter(None, os.environ.get("IMAGEDBD_STUB_HIDES", "").split(","))))  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import contextlib
 import os
 import pickle
 import resource
+import select
 import signal
 import socket
 import struct
@@ -231,6 +232,9 @@ class _Worker:
             # A number may be given to another process; this stands for the one that was started.
             self._process = os.pidfd_open(self._pid)
             self._connection = Connection(ours.detach())
+        # Connection.poll makes a selector each time, which takes longer than all else about a message.
+        self._readable = select.poll()
+        self._readable.register(self._connection, select.POLLIN)
         with contextlib.suppress(OSError):  # it has died; the first task will tell
             self._connection.send(terms)
 
@@ -240,7 +244,7 @@ class _Worker:
         :raises OSError: it is not there any more, or stands still; the task is not to blame.
         """
         self._connection.send((function, arguments))
-        if not self._connection.poll(TRANSFER_S):
+        if not self._readable.poll(1000 * TRANSFER_S):
             raise TimeoutError("it stands still")
         try:
             self._connection.recv_bytes()
@@ -257,7 +261,7 @@ class _Worker:
         waits = False
         try:
             while True:
-                if not self._connection.poll(timeout_s):
+                if not self._readable.poll(1000 * timeout_s):
                     raise _late(timeout_s, waits=waits)
                 message = self._connection.recv_bytes()
                 if message not in {_WAITS, _WORKS}:

@@ -27,6 +27,7 @@ from imagedbd.generations import (
     write_generations,
 )
 from imagedbd.ledger import NAME as LEDGER
+from imagedbd.rules import is_within
 
 LIST: Final = "backup.json"
 SETTINGS: Final = "config.toml"
@@ -86,12 +87,19 @@ def write_backup(
     :param advance: called with the bytes that are written so far.
     :param is_held: whether nothing was written to the index up to now.
     :returns: the bytes that it takes.
-    :raises UsageError: something is there already.
+    :raises UsageError: something is there already, or it would lie in the data folder itself.
     :raises StoreError: the index cannot be read, or the backup not be written.
     """
     if os.path.lexists(folder):
         raise UsageError(f"{folder} is there already; a backup is written into a new folder.")
     parent, name = os.path.split(os.path.abspath(folder))
+    # In the store's folder it would be copied into itself, without end.
+    for own in filter(None, (source.data_dir, source.store_folder)):
+        if is_within(os.path.realpath(parent), os.path.realpath(own)):
+            raise UsageError(
+                f"{folder} lies in {own}, of which it is to be a copy; name a folder elsewhere, such as "
+                "`imagedb backup ~/index-backup`."
+            )
     try:
         os.makedirs(parent, exist_ok=True)
         draft = tempfile.mkdtemp(prefix=f".{name}-", dir=parent)

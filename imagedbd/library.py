@@ -550,9 +550,10 @@ class Library:
 
     def reset(self) -> dict[str, Any]:
         """Forget the index, and begin one as the settings want it; see :meth:`Switcher.start_afresh`."""
-        begun = self._switcher.start_afresh()
-        self._scanner.request(None)
-        return begun.public()
+        try:
+            return self._switcher.start_afresh().public()
+        finally:
+            self._scanner.request(None)
 
     def load_model(self) -> Future[Any]:
         """Load the model, also after it was found unavailable.

@@ -27,8 +27,10 @@ from imagedbd.switch import LOOK_S, Switch, Workshop, leave
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
+    from imagedbd.datatypes import Store
     from imagedbd.embedder import EmbedderProcess
     from imagedbd.engine import Engine
+    from imagedbd.generations import Generations
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +151,8 @@ class Switcher:
         The model is loaded first, where it can be had, so that no picture is read twice. In a shared table,
         the own rows are deleted.
 
-        :raises ImagedbError: nothing was forgotten.
+        :raises ImagedbError: nothing was forgotten; or all was, and the message says that rows are left in
+            the shared table.
         """
         with self._asking():
             if self._closing:
@@ -175,17 +178,22 @@ class Switcher:
             engine = shop.new_engine(store, embedder)
             shop.indexer.have_done(lambda: self._take_up(engine, target), patience_s=math.inf)
         finally:
-            if shop.room.current.embedder is not embedder:
+            if shop.room.current.embedder is embedder:
+                self._clear_away(former, forgotten)
+            else:
                 embedder.close()
                 store.close()
                 shop.file.discard(target.place)
-        shop.room.retire(former)
-        shop.file.delete_dropped()
-        for gone in (forgotten.active, forgotten.previous):
-            if gone is not None:
-                leave(shop, gone)
         log.info("the index was reset: %s with %s begins empty", target.kind, engine.embedder.status().name)
         return Accepted("active", target.kind, engine.embedder.status().name)
+
+    def _clear_away(self, former: Engine, forgotten: Generations) -> None:
+        """What was answered from until a reset, and what was kept to go back to."""
+        self._shop.room.retire(former)
+        self._shop.file.delete_dropped()
+        for gone in (forgotten.active, forgotten.previous):
+            if gone is not None:
+                leave(self._shop, gone)
 
     def _load(self, embedder: EmbedderProcess) -> None:
         """Where it cannot be had, the status says so, and metadata is indexed."""
@@ -198,16 +206,21 @@ class Switcher:
             loading.result()
 
     def _take_up(self, engine: Engine, target: Generation) -> None:
-        """In the writer's thread, with nothing in hand."""
+        """In the writer's thread, with nothing in hand.
+
+        :raises StoreError: the old index is still the active one, with all its rows; or the new one is, and
+            the message says that rows of the old one are left in the table.
+        """
         shop = self._shop
-        if target.is_remote:
-            delete_own_rows(engine.store)
         with shop.file.written_if_all_goes_well(shop.file.current.begun_anew(target)):
             # After a crash here, the next start finds that the store lacks what the ledger knows, and
             # forgets it.
             shop.ledger.clear()
         shop.room.exchange(engine)
         shop.indexer.use(engine.store, engine.embedder)
+        if target.is_remote:
+            # Rows cannot be put back, so they go when nothing else can fail any more.
+            _forget_own_rows(engine.store, target)
 
     def retry(self) -> None:
         """Try again now what is paused."""
@@ -335,6 +348,16 @@ class Switcher:
             self._shop.file.write(current.abandoned())
             self._shop.file.delete_dropped()
             log.info("the switch was given up; the index that answers stays")
+
+
+def _forget_own_rows(store: Store, target: Generation) -> None:
+    try:
+        delete_own_rows(store)
+    except StoreError as error:
+        raise StoreError(
+            f"The index was reset, but rows of the old one are left in {target.place}, and are still found: "
+            f"{error.message} `imagedb reset` again deletes them."
+        ) from error
 
 
 def _goes_on(switch: Switch | None) -> TypeGuard[Switch]:

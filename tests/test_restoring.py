@@ -11,7 +11,7 @@ from store_rows import MODEL, picture
 from imagedbd.backups import Backup, Source, read_backup, write_backup
 from imagedbd.config import Settings
 from imagedbd.datatypes import Batch
-from imagedbd.errors import StoreError, StoreUnreadableError
+from imagedbd.errors import StoreError, StoreUnreadableError, UsageError
 from imagedbd.generations import Generation
 from imagedbd.ledger import Ledger
 from imagedbd.library import ledger_file, running_mark, store_folder
@@ -41,6 +41,24 @@ def backup(settings: Settings, tmp_path: Path) -> Backup:
     folder = str(tmp_path / "kept")
     write_backup(source, folder, created="2026-05-01T00:00:00Z", advance=lambda _: None, is_held=lambda: True)
     return read_backup(folder)
+
+
+@pytest.mark.parametrize("place", ["data/lance/kept", "data/kept", "link/deeper/kept"])
+def test_a_backup_into_the_index_itself_is_refused(settings: Settings, tmp_path: Path, place: str) -> None:
+    (tmp_path / "link").symlink_to(store_folder(settings))
+    source = Source(
+        settings.data_dir, ledger_file(settings), settings.config_file, Generation("lance", "lance"), "demo", 3
+    )
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="of which it is to be a copy; name a folder elsewhere"):
+        write_backup(
+            source,
+            str(tmp_path / place),
+            created="2026-05-01T00:00:00Z",
+            advance=lambda copied: pytest.fail(f"{copied} bytes were copied"),
+            is_held=lambda: True,
+        )
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def names(settings: Settings) -> set[str]:

@@ -412,6 +412,55 @@ def test_a_reset_that_cannot_forget_forgets_nothing(bench: Bench, monkeypatch: p
     bench.assert_complete(INFO, 4)
 
 
+def into_a_shared_table(bench: Bench, s3: S3) -> str:
+    uri = s3.bucket()
+    bench.settings, bench.remote_options = replace(bench.settings, store_uri=uri), s3.options
+    bench.switcher.use(kind="lance")
+    bench.until_over()
+    return uri
+
+
+@pytest.mark.parametrize("fault", ["the ledger", "the state"])
+def test_a_reset_of_a_shared_table_that_cannot_forget_forgets_nothing(
+    bench: Bench, s3: S3, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    bench.add(*range(3))
+    into_a_shared_table(bench, s3)
+    before = bench.file.current
+
+    def full(*_: object) -> None:
+        raise StoreError("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        if fault == "the ledger":
+            patched.setattr(bench.ledger, "clear", full)
+        else:
+            patched.setattr(bench.file, "write", full)
+        with pytest.raises(StoreError, match=r"^The disk is full\.$"):
+            bench.switcher.start_afresh()
+    assert bench.file.current == before == read_generations(bench.settings.data_dir)
+    bench.assert_complete(INFO, 3)
+    assert bench.switcher.start_afresh().state == "active"
+    assert list(bench.room.current.store.scan(own=True)) == []
+
+
+def test_rows_that_a_reset_had_to_leave_in_a_shared_table_are_told_and_go_with_the_next_one(
+    bench: Bench, s3: S3
+) -> None:
+    bench.add(*range(3))
+    uri = into_a_shared_table(bench, s3)
+    bench.on_open = lambda store: refusing(store, lambda: True)
+    with pytest.raises(StoreError, match=f"The index was reset, but rows .* in {uri}.*`imagedb reset` again"):
+        bench.switcher.start_afresh()
+    assert not sum(bench.ledger.counts().values())
+    assert len(list(bench.room.current.store.scan(own=True))) == 3
+    bench.on_open = lambda _: None
+    bench.switcher.start_afresh()
+    assert list(bench.room.current.store.scan(own=True)) == []
+    bench.add(50)
+    bench.assert_complete(INFO, 1)
+
+
 def test_a_daemon_that_stops_does_not_wait_for_the_model_of_a_reset(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

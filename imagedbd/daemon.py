@@ -11,8 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from imagedbd import __version__, activation, logs, notify
@@ -79,8 +79,10 @@ async def _serve(
 
     def on_crash() -> None:
         crashed.set()
-        loop.call_soon_threadsafe(end)
+        with contextlib.suppress(RuntimeError):  # it has stopped meanwhile, and its loop is closed
+            loop.call_soon_threadsafe(end)
 
+    stack.enter_context(_heeding_threads(on_crash))
     notifier.status("Opening the index.")
     library = Library(settings, read_settings, on_crash)
     stack.callback(library.close)
@@ -106,6 +108,22 @@ async def _serve(
     supervision.cancel()
     log.info("stopping")
     return 70 if crashed.is_set() else 0
+
+
+@contextmanager
+def _heeding_threads(on_crash: Callable[[], object]) -> Iterator[None]:
+    """Stop the daemon when a bug ends one of its threads: the others would go on as if nothing were amiss."""
+
+    def heed(ended: threading.ExceptHookArgs) -> None:
+        name = ended.thread.name if ended.thread else "of an unknown name"
+        log.critical("the thread %s met a bug and stops the daemon", name, exc_info=ended.exc_value)
+        on_crash()
+
+    former, threading.excepthook = threading.excepthook, heed
+    try:
+        yield
+    finally:
+        threading.excepthook = former
 
 
 def _reload(library: Library, notifier: Notifier) -> None:
@@ -142,7 +160,11 @@ def _pull_if_missing(library: Library, stack: ExitStack) -> None:
         return
     log.info("downloading the model %s", spec)
     command = python("imagedbd.embedder_worker", "pull", spec)
-    download = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment())
+    try:
+        download = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment())
+    except OSError as error:
+        log.warning("the download could not be started: %s; `imagedb model pull %s` does it", error, spec)
+        return
     stack.callback(download.kill)
     if download.wait() == 0:
         # What still fails is in the status, with its reason, as any model that cannot be had.

@@ -56,22 +56,26 @@ class Supervisor:
         self._overdue: set[str] = set()
 
     async def run(self, socket_path: str) -> None:
-        """Say that the daemon is ready once its socket answers; then, until cancelled, how it fares."""
-        if not self._notifier.enabled:
-            return
+        """Say that the daemon is ready once its socket answers; then, until cancelled, how it fares.
+
+        Without a manager, what gives no sign of life is told in the log alone.
+        """
         try:
-            await _answered(socket_path)
-            self._notifier.ready()
+            if self._notifier.enabled:
+                await _answered(socket_path)
+                self._notifier.ready()
             while True:
                 self._beat()
-                await asyncio.sleep(min(BUSY_LOOK_S if self._is_busy else IDLE_LOOK_S, self._beat_s()))
+                await asyncio.sleep(self._pause_s())
         # Without it systemd would end the daemon later, and nobody would know why.
         except Exception:
             log.exception("the supervision met a bug and stops the daemon")
             self._on_crash()
 
-    def _beat_s(self) -> float:
-        return IDLE_LOOK_S if self._watchdog_s is None else self._watchdog_s / BEATS
+    def _pause_s(self) -> float:
+        is_told_by_the_second = self._is_busy and self._notifier.enabled
+        look_s = BUSY_LOOK_S if is_told_by_the_second else IDLE_LOOK_S
+        return look_s if self._watchdog_s is None else min(look_s, self._watchdog_s / BEATS)
 
     def _beat(self) -> None:
         """One sign of life, if every loop keeps its word."""
@@ -83,7 +87,8 @@ class Supervisor:
             self._notifier.status(f"The {' and the '.join(sorted(overdue))} gives no sign of life.")
         elif self._watchdog_s is not None:
             self._notifier.alive()
-        self._look()
+        if self._notifier.enabled:
+            self._look()
 
     def _look(self) -> None:
         """See what the daemon does. A disk that hangs holds up this look and the next, not the beat."""

@@ -15,7 +15,7 @@ import errno
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from watchdog.observers.inotify_c import (
     InotifyConstants,
@@ -59,6 +59,9 @@ _ABOVE_MASK = Mask(
     | InotifyConstants.IN_MASK_ADD
 )
 
+STOP_S: Final = 5.0
+"""How long a reader may take to end."""
+
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -95,6 +98,20 @@ class _Reader(InotifyFD):
     def handle_event(self, event: InotifyEvent) -> None:
         self._on_event(event)
 
+    def begin(self) -> None:
+        """Start reading.
+
+        :raises OSError: this user may have no more threads; nothing is left open.
+        """
+        try:
+            self.start()
+        except BaseException as error:
+            self._is_reading = False  # else it would be left to the thread to close the descriptors
+            self.stop()
+            if not isinstance(error, RuntimeError):
+                raise
+            raise OSError(errno.EAGAIN, f"no thread could be started to read its events ({error})") from error
+
     def run(self) -> None:
         try:
             super().run()
@@ -116,7 +133,7 @@ class TreeWatch:
     :param on_lost: :attr:`why_lost` is set.
     :param is_stopping: ends a walk through the folders early: what is not watched by then never is.
     :raises OSError: the root cannot be watched: it is not there, or a limit is reached (ENOSPC for
-        watches, EMFILE for inotify instances).
+        watches, EMFILE for inotify instances, EAGAIN for threads).
     """
 
     def __init__(
@@ -144,7 +161,7 @@ class TreeWatch:
         self._closed: set[str] = set()
         self._above: set[WatchDescriptor] = set()
         self._reader = _Reader(self._handle, self._on_reader_failure)
-        self._reader.start()
+        self._reader.begin()
         try:
             self._watch_root()
         except BaseException:
@@ -155,7 +172,8 @@ class TreeWatch:
         """Stop listening, and end a walk through the folders early. Not to be called from a callback."""
         self._ended = True
         self._reader.stop()
-        self._reader.join()
+        # One that hangs in a file system that never answers is left behind: it does nothing any more.
+        self._reader.join(STOP_S)
 
     @property
     def why_lost(self) -> str | None:

@@ -16,7 +16,7 @@ from imagedbd.datatypes import RootState
 from imagedbd.mounts import MOUNTINFO, mount_of, read_mounts
 from imagedbd.pulse import Pulse
 from imagedbd.rules import is_within, outermost
-from imagedbd.tree_watch import TreeWatch
+from imagedbd.tree_watch import STOP_S, TreeWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,11 @@ _LATE_S = 60.0
 """How much later than it said a machine under load may have the thread run."""
 _ROUND_S = 3600.0
 """Checks with new watches for every root: a walk through all folders, on a slow disk that has cached none."""
+_PATIENCE_S = 1.0
+"""How long somebody who asks waits for a walk through the folders."""
+
+_LIMITS = (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+"""What a root lacks that is there and cannot be watched: watches, instances, descriptors, memory, threads."""
 
 _MAX_WATCHES = ("fs.inotify.max_user_watches", "user.max_inotify_watches")
 _MAX_INSTANCES = ("fs.inotify.max_user_instances", "user.max_inotify_instances")
@@ -68,6 +73,7 @@ class Watcher:
     :param on_doubt: called with a folder in which anything may have happened, and with what was heard;
         in a thread of the watcher's, so it must be quick.
     :param heard: called with the path of each hint, when it is in the queue.
+    :param answers: whether a root's file system does; one that does not is left alone until it does.
     :param check_s: seconds between two looks at the watches.
     """
 
@@ -78,12 +84,14 @@ class Watcher:
         on_doubt: Callable[[str, str], None],
         *,
         heard: Callable[[str], object] = lambda _: None,
+        answers: Callable[[str], bool] = lambda _: True,
         check_s: float = 10.0,
     ) -> None:
         self._rules = rules
         self._queue = queue
         self._on_doubt = on_doubt
         self._heard = heard
+        self._answers = answers
         self._check_s = check_s
         self.pulse = Pulse("watcher")
         self._roots: tuple[_RootWatch, ...] = ()
@@ -110,11 +118,14 @@ class Watcher:
         self._stopping.set()
 
     def stop(self) -> None:
-        """Stop listening, and wait for all threads."""
+        """Stop listening, and wait for all threads; one that hangs in a file system is left behind."""
         self.begin_stop()
         self._alarm.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_S)
+        if self._thread.is_alive():
+            _log.warning("the watcher hangs in a file system that does not answer, and is left behind")
+            return
         with self._lock:
             for root in self._roots:
                 root.stop()
@@ -144,16 +155,22 @@ class Watcher:
 
         A scan of them that starts then finds what was missed so far.
         """
-        with self._lock:
-            folders = outermost(folder for root in self._roots for folder in root.unheard())
-            for root in self._roots:
-                root.retry()
+        folders = outermost(folder for root in self._roots for folder in root.unheard())
+        # While watches are being made, in what may not answer, nobody else waits for that.
+        if self._lock.acquire(timeout=_PATIENCE_S):
+            try:
+                for root in self._roots:
+                    if self._answers(root.path):
+                        root.retry()
+            finally:
+                self._lock.release()
         return folders
 
     def _watch_roots(self) -> None:
         roots = tuple(self._new_watch(path) for path in self._rules.roots)
         for root in roots:
-            root.arm()
+            if self._answers(root.path):
+                root.arm()
         self._roots = roots
 
     def _new_watch(self, path: str) -> _RootWatch:
@@ -181,13 +198,24 @@ class Watcher:
 
     def _check_all(self) -> bool:
         """Replace the watches that need it; True if there were any."""
+        answering = {root.path for root in self._roots if self._answers(root.path)}
         with self._lock:
-            doubts = [(root.path, why) for root in self._roots if (why := root.replace_if_needed())]
+            roots = [root for root in self._roots if root.path in answering]
+            doubts = [(root.path, why) for root in roots if (why := _replaced_if_needed(root))]
             self._restarts += len(doubts)
         for path, why in doubts:
             _log.warning("%s is watched anew: %s", path, why, extra={"root": path})
             self._on_doubt(path, why)
         return bool(doubts)
+
+
+def _replaced_if_needed(root: _RootWatch) -> str | None:
+    """As :meth:`_RootWatch.replace_if_needed`, also where that meets a bug: then the watch is lost."""
+    try:
+        return root.replace_if_needed()
+    # The other roots are looked after all the same, and this one is tried again.
+    except Exception as error:  # noqa: BLE001 - see above
+        return root.give_up(error)
 
 
 class _RootWatch:
@@ -213,7 +241,7 @@ class _RootWatch:
         self._on_lost = on_lost
         self._is_stopping = is_stopping
         self._tree: TreeWatch | None = None
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self._folder: tuple[int, int] | None = None
         self._mounts: frozenset[Mount] = frozenset()
         self._shared: dict[str, str] = {}
@@ -268,19 +296,36 @@ class _RootWatch:
             self._tree.stop()
             self._tree = None
 
+    def give_up(self, error: Exception) -> str | None:
+        """Do without a watch until the next look, because of a bug.
+
+        :returns: as :meth:`replace_if_needed`.
+        """
+        known, self._error = self._error, error
+        tree, self._tree = self._tree, None
+        if repr(known) != repr(error):
+            _log.error("the watch over %s met a bug; it is tried again", self.path, exc_info=error)
+        if tree is None:
+            return None
+        tree.stop()
+        return f"its watch failed ({error!r})"
+
     def retry(self) -> None:
         if self._tree is not None:
             self._tree.retry()
 
     def unheard(self) -> list[str]:
         """The folders of which events do not tell all, as far as they are there."""
-        if self._tree is None:
-            return [self.path] if self._limit_is_reached() else []
-        return [*self._shared, *self._tree.unwatched()]
+        tree = self._tree
+        if tree is None:
+            return [self.path] if self._is_fault_of_ours() else []
+        return [*self._shared, *tree.unwatched()]
 
-    def _limit_is_reached(self) -> bool:
-        """Whether a limit is the reason that there is no watch at all."""
-        return self._error is not None and self._error.errno in (errno.ENOSPC, errno.EMFILE)
+    def _is_fault_of_ours(self) -> bool:
+        """Whether the root may well be there, and a limit or a bug is why it has no watch at all."""
+        if isinstance(self._error, OSError):
+            return self._error.errno in _LIMITS
+        return self._error is not None
 
     def replace_if_needed(self) -> str | None:
         """Look at the watch and make a new one if it may have missed something.
@@ -308,7 +353,7 @@ class _RootWatch:
     def status(self) -> WatchStatus:
         tree, error = self._tree, self._error
         if tree is None:
-            state = RootState.DEGRADED if self._limit_is_reached() else RootState.OFFLINE
+            state = RootState.DEGRADED if self._is_fault_of_ours() else RootState.OFFLINE
             return WatchStatus(self.path, state, 0, 0, _explain_error(error))
         unwatched = tree.unwatched()
         reasons = [_explain_shared(place, kind) for place, kind in self._shared.items()]
@@ -380,13 +425,17 @@ def _read_limit(name: str) -> int:
         return 0
 
 
-def _explain_error(error: OSError | None) -> str:
+def _explain_error(error: Exception | None) -> str:
     if error is None:
         return "It is not watched."
+    if not isinstance(error, OSError):
+        return f"Its watch met a bug, which the log has, and is tried again: {error!r}."
     if error.errno == errno.ENOSPC:
         return _explain_limit("inotify watches", _MAX_WATCHES, 1)
     if error.errno == errno.EMFILE:
         return _explain_limit("inotify instances", _MAX_INSTANCES, 1)
+    if error.errno in _LIMITS:
+        return f"It is scanned now and then, as it cannot be watched: {error.strerror}. It is tried again."
     return f"It cannot be watched: {error.strerror}."
 
 

@@ -47,7 +47,12 @@ def backup(settings: Settings, tmp_path: Path) -> Backup:
 def test_a_backup_into_the_index_itself_is_refused(settings: Settings, tmp_path: Path, place: str) -> None:
     (tmp_path / "link").symlink_to(store_folder(settings))
     source = Source(
-        settings.data_dir, ledger_file(settings), settings.config_file, Generation("lance", "lance"), "demo", 3
+        settings.data_dir,
+        ledger_file(settings),
+        settings.config_file,
+        Generation("lance", "lance"),
+        "demo",
+        3,
     )
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UsageError, match="of which it is to be a copy; name a folder elsewhere"):

@@ -219,6 +219,27 @@ def test_a_loop_that_outstays_its_word_silences_the_heartbeat_and_is_named(
     assert "the indexer" not in caplog.text
 
 
+def test_without_a_manager_the_log_names_a_loop_that_outstays_its_word(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.chdir(tmp_path)
+    clock = Clock()
+    watcher = Pulse("watcher", clock)
+    watcher.promise(70)
+    clock.now = 100
+
+    def scenario() -> Iterator[bool]:
+        yield True
+        while "the watcher has not been heard of for 30 s longer than it said" not in caplog.text:
+            yield True
+
+    def never() -> tuple[str, str]:
+        raise AssertionError("nobody is there to be told")
+
+    supervised(scenario(), pulses=(watcher,), activity=never)
+
+
 def test_a_look_at_a_disk_that_hangs_does_not_hold_up_the_heartbeat(manager: Manager) -> None:
     hangs = threading.Event()
     looks: list[int] = []

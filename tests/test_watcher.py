@@ -854,6 +854,56 @@ def test_a_stop_does_not_wait_for_the_walk_through_all_folders(root, monkeypatch
     assert folders == [2]
 
 
+class Spoilt:
+    """Makes the next watches of a test fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+        self.left = 0
+        real = threading.Thread.start
+
+        def start(thread: threading.Thread) -> None:
+            if thread.name == "inotify" and self.left:
+                self.left -= 1
+                raise fault
+            real(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("can't start new thread"), ZeroDivisionError("a bug")])
+def test_a_watch_that_cannot_be_replaced_is_told_and_tried_again(
+    tmp_path, listen, monkeypatch, fault, caplog
+):
+    root, other = tmp_path / "above" / "root", tmp_path / "other"
+    root.mkdir(parents=True)
+    other.mkdir()
+    spoilt = Spoilt(monkeypatch, fault)
+    listener = listen(root, other)
+    open_before = len(os.listdir("/proc/self/fd"))
+    spoilt.left = 1_000_000
+    os.rename(tmp_path / "above", tmp_path / "moved")
+    os.rename(tmp_path / "moved", tmp_path / "above")
+    assert listener.doubts_folder(root)
+    status, beside = listener.watcher.status()
+    assert becomes_true(lambda: listener.watcher.status()[0].state is RootState.DEGRADED)
+    status, beside = listener.watcher.status()
+    assert str(fault) in status.reason
+    assert "tried again" in status.reason
+    assert beside.state is RootState.ONLINE
+    assert listener.watcher.restarts == 1
+    assert listener.watcher.unheard() == [str(root)], "until then it is scanned now and then"
+    tries = spoilt.left
+    assert becomes_true(lambda: spoilt.left < tries - 3)
+    assert len(os.listdir("/proc/self/fd")) <= open_before
+    assert [doubted for doubted, _ in listener.doubts] == [str(root)], "what is known is not told again"
+    assert caplog.text.count("Traceback") <= 1
+    spoilt.left = 0
+    assert becomes_true(lambda: listener.watcher.status()[0].state is RootState.ONLINE)
+    (root / "a.jpg").touch()
+    (other / "b.jpg").touch()
+    assert listener.hears_of(root / "a.jpg", other / "b.jpg")
+
+
 def test_a_watch_that_cannot_be_made_leaves_nothing_behind(tmp_path):
     threads = threading.active_count()
     rules = Rules([str(tmp_path / "missing")])

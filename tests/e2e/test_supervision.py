@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -26,6 +27,16 @@ import os, sys
 os.dup2(int(os.environ["HANDED_OVER"]), 3)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
 os.execv(sys.executable, [sys.executable, "-m", "imagedbd", *sys.argv[1:]])
+"""
+
+WITH_A_BUG = """
+import importlib, sys
+from imagedbd.cli.start import imagedbd
+module, name, method = {place!r}.split(":")
+def bug(*_, **__):
+    raise ZeroDivisionError("a bug")
+setattr(getattr(importlib.import_module(module), name), method, bug)
+sys.exit(imagedbd())
 """
 
 
@@ -109,3 +120,22 @@ def test_the_first_query_waits_for_the_daemon_that_it_wakes(machine: Machine) ->
         assert machine.listed() == {"photos/a.jpg"}
         assert machine.stop() == 0
         assert place.exists()
+
+
+@pytest.mark.parametrize(
+    ("thread", "place"),
+    [
+        ("scanner", "imagedbd.scanner:Scanner:_next_work"),
+        ("watcher", "imagedbd.watcher:Watcher:_check_all"),
+        ("embedder", "imagedbd.embedder:EmbedderProcess:_patience"),
+        ("decoder", "imagedbd.worker_pool:WorkerPool:_next"),
+    ],
+)
+def test_a_thread_that_a_bug_ends_stops_the_daemon_loudly(machine: Machine, thread: str, place: str) -> None:
+    save(machine.photos / "a.jpg", 1)
+    script = WITH_A_BUG.format(place=place)
+    done = machine.script(script, "run", "--no-pull", "--root", str(machine.photos), **machine.environment)
+    said = done.stderr.decode()
+    assert done.returncode == 70, said
+    assert re.search(f"the thread {thread}.* met a bug and stops the daemon", said), said
+    assert "ZeroDivisionError: a bug" in said

@@ -12,7 +12,7 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -166,7 +166,13 @@ class Library:
         )
         self._closers.callback(self._indexer.close)
         self._closers.callback(self._scanner.stop)
-        self._watcher = Watcher(self._rules, self._queue, self._on_doubt, heard=self._scanner.heard)
+        self._watcher = Watcher(
+            self._rules,
+            self._queue,
+            self._on_doubt,
+            heard=self._scanner.heard,
+            answers=self._scanner.answers,
+        )
         self._closers.callback(self._watcher.stop)
         self._names = Names(self._store_in_use)
         self._switcher = Switcher(self._workshop(), lambda: self._settings)
@@ -313,6 +319,7 @@ class Library:
         """The daemon is to stop: :meth:`start` does nothing more that takes long. Never waits."""
         self._closing = True
         self._watcher.begin_stop()
+        self._scanner.begin_stop()
 
     def begin_close(self) -> None:
         """From now on, who waits is told that the daemon stops, for changes or for the model."""
@@ -320,10 +327,25 @@ class Library:
         # In this order: else pictures in work would seem to be what the model fails of.
         self._indexer.begin_close()
         self._embedder.begin_close()
+        self._scanner.begin_stop()
+
+    @property
+    def is_closing(self) -> bool:
+        return self._closing
+
+    @property
+    def silent(self) -> Mapping[str, str]:
+        """Places whose file system does not answer → since when, in words; threads may hang in them."""
+        return self._scanner.silent
 
     def close(self) -> None:
-        """Stop all threads and processes, newest first; what was in flight is done again next time."""
+        """Stop all threads and processes, newest first; what was in flight is done again next time.
+
+        Threads that hang in a file system which does not answer are left behind.
+        """
         self._closing = True
+        if self._built:
+            self._scanner.begin_stop()
         self._closers.close()
 
     def search(self, query: Query) -> Answer:
@@ -463,7 +485,7 @@ class Library:
                     **picture.record.public(),
                     "state": entry.state if entry else None,
                     "offline": self._is_offline(path),
-                    "sidecars": [] if mark is None else [f for f in sidecars_of(path) if not _is_mute(f)],
+                    "sidecars": [] if mark is None or self._silence(path) else _speaking_sidecars(path),
                 }
         raise NothingMatchedError(f"{path} is not in the index. `imagedb why` says the reason.")
 
@@ -528,12 +550,13 @@ class Library:
         :raises DaemonBusyError: if what is in hand now does not come to an end.
         """
         guard = RootGuard(self._rules, self._ledger)
-        offline = [] if paths is not None else [r for r in self._rules.roots if guard.why_offline(r)]
-        places = [root for root in self._rules.roots if root not in offline] if paths is None else paths
+        roots = self._rules.roots
+        offline = [] if paths is not None else [root for root in roots if self._scanner.why_offline(root)]
+        places = [root for root in roots if root not in offline] if paths is None else paths
         for path in paths or ():
             if self._rules.root_of(path) is None:
                 raise UsageError(f"{path} lies outside every root. `imagedb root list` shows them.")
-            if reason := guard.why_absence_is_no_proof(path):
+            if reason := self._silence(path) or guard.why_absence_is_no_proof(path):
                 raise UsageError(f"{path} cannot be read now: {reason}")
         found: set[str] = set()
 
@@ -796,6 +819,8 @@ class Library:
         if path in self._queue:
             held = self._held_up() or "It is about to be looked at, or waits until it has settled."
             return "pending", held, None
+        if silence := self._silence(path):
+            return entry.state if entry else "unknown", silence, None
         if entry is None:
             return self._explain_unknown(path)
         offline = RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path)
@@ -865,6 +890,11 @@ class Library:
     def _is_offline(self, path: str) -> bool:
         """Whether the root or disk of this picture was away when it was last looked at; never waits."""
         return any(is_within(path, place) for place in self._scanner.offline)
+
+    def _silence(self, path: str) -> str | None:
+        """That the place of this path does not answer, in a sentence; never waits."""
+        silent = self._scanner.silent.items()
+        return next((f"{place} {reason}." for place, reason in silent if is_within(path, place)), None)
 
     def _roots_status(self) -> list[RootStatus]:
         """What the scanner says of each root, and of one that is there, what its watch lacks."""
@@ -991,6 +1021,10 @@ def open_generation(
 def _is_mute(sidecar: str) -> bool:
     packet = read_packet(sidecar)
     return packet is None or not is_packet(packet)
+
+
+def _speaking_sidecars(path: str) -> list[str]:
+    return [sidecar for sidecar in sidecars_of(path) if not _is_mute(sidecar)]
 
 
 def _waiting_in_words(pictures: int) -> str:

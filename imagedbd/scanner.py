@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from imagedbd.datatypes import PictureState, RootState, RootStatus, Signature
 from imagedbd.errors import ImagedbError
+from imagedbd.lookout import SILENT_S, Lookout
 from imagedbd.mounts import is_mount_point, read_mounts
 from imagedbd.roots import RootGuard
 from imagedbd.rules import is_within, outermost
@@ -36,6 +37,12 @@ EVERYTHING = "/"
 
 _RETRY_S = 30.0
 """How long to wait after a scan that the ledger made fail, e.g. because the disk is full."""
+
+_STATUS_PATIENCE_S = 2.0
+"""How long a status waits for a root that has not been found silent yet."""
+
+_STOP_S = 5.0
+"""How long the thread may take to end."""
 
 _SUDDEN = 64
 """That many files missing at once are a sudden disappearance: then a second scan must confirm it."""
@@ -71,6 +78,9 @@ class ScanReport:
 
 class Scanner:
     """Scans on request and now and then, in a thread of its own; one scan at a time.
+
+    A root whose file system does not answer is looked at by a thread of its own, and counts as offline. It
+    holds up a scan only if it falls silent in the middle, which :attr:`trouble` tells.
 
     :param settle_s: a file that changed less than this many seconds ago is queued as unsettled.
     :param rescan_s: seconds from one scan of everything to the next.
@@ -115,6 +125,8 @@ class Scanner:
         self._next_unheard = time.monotonic() + unheard_s
         self._scan_lock = threading.Lock()
         self._scanning: str | None = None
+        self._scan: _Scan | None = None
+        self._lookout = Lookout(lambda place: RootGuard(self._rules, self._ledger).why_offline(place))
         self._unreadable: dict[str, str] = {}
         self._offline: dict[str, str] = {}
         self._confirm_s = confirm_s
@@ -124,20 +136,26 @@ class Scanner:
 
     def start(self) -> None:
         """Start the thread, with a scan of everything. To be called once."""
-        guard = RootGuard(self._rules, self._ledger)
-        reasons = {root: guard.why_offline(root) for root in self._rules.roots}
+        reasons = {root: self._lookout.ask(root) for root in self._rules.roots}
         self._offline = {root: reason for root, reason in reasons.items() if reason}
         self.request()
         self._thread = threading.Thread(target=self._run, name="scanner", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Break off the scan in progress, and wait for the thread."""
+    def begin_stop(self) -> None:
+        """Break off the scan in progress, and have nobody wait for a root that does not answer."""
         self._stopping.set()
+        self._lookout.stop()
         with self._changed:
             self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Break off the scan in progress, and wait for the thread; one that hangs is left behind."""
+        self.begin_stop()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_STOP_S)
+            if self._thread.is_alive():
+                _log.warning("the scan hangs in a file system that does not answer, and is left behind")
 
     def set_rules(self, rules: Rules) -> None:
         """Scan by other rules from the next scan on, which is requested: one of everything."""
@@ -180,10 +198,19 @@ class Scanner:
         :raises ScanStoppedError: :meth:`stop` was called.
         """
         with self._scan_lock:
-            scan = _Scan(
-                self._rules, self._ledger, self._queue, self._is_settled, self._suspicion, self._stopping
+            self._scan = _Scan(
+                self._rules,
+                self._ledger,
+                self._queue,
+                self._is_settled,
+                self._suspicion,
+                self._stopping,
+                self._lookout,
             )
-            report = scan.run(folder)
+            try:
+                report = self._scan.run(folder)
+            finally:
+                self._scan = None
             kept = {p: reason for p, reason in self._unreadable.items() if not is_within(p, folder)}
             self._unreadable = kept | report.unreadable
             # Also what holds the folder was looked at.
@@ -193,13 +220,38 @@ class Scanner:
 
     @property
     def trouble(self) -> str | None:
-        """Why the last scans that were asked for failed, as a sentence; ``None`` once they are complete."""
-        return self._trouble
+        """Why the last scans that were asked for failed, or the one under way hangs, as a sentence.
+
+        ``None`` once they are complete; never waits.
+        """
+        return self._trouble or self._why_it_hangs()
+
+    def _why_it_hangs(self) -> str | None:
+        scan = self._scan
+        if scan is None or time.monotonic() - scan.since < SILENT_S:
+            return None
+        folder = scan.at
+        reason = self._lookout.silence(folder)
+        return f"{folder} {reason}." if reason else None
 
     @property
     def offline(self) -> Mapping[str, str]:
         """Roots and mount points that were offline when last looked at → why; never waits."""
-        return self._offline
+        silent = self._lookout.silent()
+        return {**self._offline, **silent} if silent else self._offline
+
+    @property
+    def silent(self) -> Mapping[str, str]:
+        """Those of them whose file system does not answer; never waits."""
+        return self._lookout.silent()
+
+    def why_offline(self, root: str) -> str | None:
+        """As :meth:`RootGuard.why_offline`; waits for a while only where the root does not answer."""
+        return self._lookout.ask(root)
+
+    def answers(self, root: str) -> bool:
+        """Whether a root's file system answers; waits for a while only where it does not."""
+        return self._lookout.answers(root)
 
     def roots_status(self) -> list[RootStatus]:
         """Each root as it stands now. Looks at the disk, a few system calls a root."""
@@ -207,7 +259,7 @@ class Scanner:
 
     def _root_status(self, root: str) -> RootStatus:
         indexed = self._count_indexed(root)
-        reason = RootGuard(self._rules, self._ledger).why_offline(root)
+        reason = self._lookout.ask(root, _STATUS_PATIENCE_S)
         if reason is not None:
             return RootStatus(root, RootState.OFFLINE, indexed, f"It {reason}.")
         scanning = self._scanning
@@ -315,7 +367,8 @@ class Scanner:
 
     def _all_unheard(self) -> list[str]:
         """What nobody would tell of: folders beyond the reach of events, what was unreadable or away."""
-        unreadable = (path if os.path.isdir(path) else os.path.dirname(path) for path in self._unreadable)
+        reached = (path for path in self._unreadable if self.answers(self._rules.root_of(path) or path))
+        unreadable = (path if os.path.isdir(path) else os.path.dirname(path) for path in reached)
         unread = (os.path.dirname(path) for path in self._unread.due() if self._rules.root_of(path))
         return [*self._unheard(), *unreadable, *unread, *self._offline]
 
@@ -386,7 +439,10 @@ class ScanStoppedError(Exception):
 
 @dataclass(slots=True)
 class _Scan:
-    """One scan while it goes on. What is missing is queued last, when the root is known to have stayed."""
+    """One scan while it goes on. What is missing is queued last, when the root is known to have stayed.
+
+    :param at: the folder that it is in, ``since`` so long by the monotonic clock.
+    """
 
     rules: Rules
     ledger: Ledger
@@ -394,6 +450,9 @@ class _Scan:
     is_settled: Callable[[Signature], bool]
     suspicion: _Suspicion
     stopping: threading.Event
+    lookout: Lookout
+    at: str = EVERYTHING
+    since: float = field(default_factory=time.monotonic)
     guard: RootGuard = field(init=False)
     mounts: frozenset[str] = frozenset()
     seen: int = 0
@@ -433,6 +492,7 @@ class _Scan:
         """Scan the folder ``top``, which belongs to this root, up to where other roots begin."""
         if self._is_offline(root):
             return
+        self._enter(root)
         self.guard.remember(root)
         self._check_mounts(root)
         visited: set[str] = set()
@@ -455,8 +515,11 @@ class _Scan:
             if is_within(path, top) and self.rules.root_of(path) == root:
                 self.queue.put(path, settled=True)
 
+    def _enter(self, folder: str) -> None:
+        self.at, self.since = folder, time.monotonic()
+
     def _is_offline(self, place: str) -> bool:
-        reason = self.guard.why_offline(place)
+        reason = self.lookout.ask(place)
         if reason is None:
             return False
         self.offline[place] = reason
@@ -491,6 +554,7 @@ class _Scan:
             if self.stopping.is_set():
                 raise ScanStoppedError
             folder = ahead.pop()
+            self._enter(folder.path)
             if folder.root == root and folder.verdict.ok and self._may_enter(folder.path):
                 ahead += self._look_into(folder, visited, missing)
         return missing

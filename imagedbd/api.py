@@ -115,7 +115,7 @@ def create_app(library: Library) -> ASGIApp:
     _add_pausing(app, library)
     _add_switching(app, library)
     _add_page(app)
-    return _BoundedBodies(app)
+    return _Farewell(_BoundedBodies(app))
 
 
 def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
@@ -435,8 +435,11 @@ def error_body(error: errors.ImagedbError) -> dict[str, Any]:
 
 def _error_response(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.ImagedbError)  # noqa: S101 - registered for this type alone
-    status = next((code for kind, code in HTTP_STATUS.items() if isinstance(error, kind)), 500)
-    return AsciiJSON(error_body(error), status)
+    return AsciiJSON(error_body(error), _status_of(error))
+
+
+def _status_of(error: errors.ImagedbError) -> int:
+    return next((code for kind, code in HTTP_STATUS.items() if isinstance(error, kind)), 500)
 
 
 def _invalid_response(_: Request, error: Exception) -> JSONResponse:
@@ -476,6 +479,30 @@ def _describe(schema: dict[str, Any]) -> str:
         'The machine-readable form is <a href="/openapi.json">/openapi.json</a>.</p>'
         f"<table>{rows}</table><h2>Schemas</h2><pre>{schemas}</pre>"
     )
+
+
+class _Farewell:
+    """Tells those whose requests are broken off at the stop that this is why."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.inside = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self.inside(scope, receive, noted)
+        except asyncio.CancelledError:
+            if has_begun:
+                raise
+            stopping = errors.DaemonStoppingError("It was asked to stop before this was done.")
+            answer = AsciiJSON(error_body(stopping), _status_of(stopping), headers={"Connection": "close"})
+            await answer(scope, receive, send)
 
 
 class _BoundedBodies:

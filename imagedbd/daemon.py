@@ -11,15 +11,17 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from imagedbd import __version__, activation, logs, notify
 from imagedbd.api import create_app
 from imagedbd.errors import ImagedbError
 from imagedbd.library import Library
 from imagedbd.locking import locked, locked_data, mark_stopping, prepare_folder, socket_lock
+from imagedbd.lookout import NAME as LOOKOUT
 from imagedbd.notify import Notifier
 from imagedbd.processes import environment, python
 from imagedbd.replacement import settle
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from imagedbd.config import Settings
 
 log = logging.getLogger(__name__)
+
+LEAVE_S: Final = 10.0
+"""How long all may take to end after the signal to stop, where something hangs."""
 
 
 def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> int:
@@ -56,7 +61,11 @@ def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> i
             log.warning("%s", finished)
         prepare_folder(os.path.dirname(settings.socket))
         stack.enter_context(locked(socket_lock(settings.socket), settings.socket))
-        return asyncio.run(_serve(settings, read_settings, stack, too_early, pull=_should_pull(pull)))
+        status = asyncio.run(_serve(settings, read_settings, stack, too_early, pull=_should_pull(pull)))
+    # Everything is closed and on the disk. Python would wait for threads of requests that hang.
+    if any(thread.name.startswith(LOOKOUT) for thread in threading.enumerate()):
+        _leave(status)
+    return status
 
 
 async def _serve(
@@ -75,7 +84,11 @@ async def _serve(
     def end() -> None:
         mark_stopping(socket_lock(settings.socket))
         notifier.stopping()
-        stop.set()
+        if not stop.is_set():
+            stop.set()
+            leaving = threading.Timer(LEAVE_S, _leave_what_hangs, (library, crashed))
+            leaving.daemon = True
+            leaving.start()
 
     def on_crash() -> None:
         crashed.set()
@@ -107,6 +120,28 @@ async def _serve(
     await Server(create_app(library), stop, library.begin_close).serve([listener])
     supervision.cancel()
     log.info("stopping")
+    return _status(crashed)
+
+
+def _leave_what_hangs(library: Library, crashed: threading.Event) -> None:
+    """End the process where a thread that is waited for hangs in a file system; the next start looks closer.
+
+    To be called when the stop has taken too long.
+    """
+    while not (silent := library.silent):
+        time.sleep(1.0)
+    for place, reason in silent.items():
+        log.warning("the daemon ends although something still waits for %s, which %s", place, reason)
+    _leave(_status(crashed))
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process as it is, with threads that nothing can end."""
+    logging.shutdown()
+    os._exit(status)
+
+
+def _status(crashed: threading.Event) -> int:
     return 70 if crashed.is_set() else 0
 
 

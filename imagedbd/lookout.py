@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+NAME: Final = "lookout"
+"""With this the names of its threads begin."""
 SILENT_S: Final = 10.0
 """After that, a place counts as one that does not answer; a disk that slept may take as long to wake up."""
 
@@ -90,7 +92,7 @@ class Lookout:
             if look is None:
                 look = _Look()
                 thread = threading.Thread(
-                    target=self._run, args=(place, look), name=f"lookout {place!r}", daemon=True
+                    target=self._run, args=(place, look), name=f"{NAME} {place!r}", daemon=True
                 )
                 thread.start()
                 self._looks[place] = look

@@ -42,7 +42,7 @@ def served(shared_machine: Machine) -> Machine:
 def _page() -> dict[str, Any]:
     """The page that a daemon of this version shows, whatever its library holds."""
     app: Any = create_app(cast("Library", None))
-    page: dict[str, Any] = app.inside.openapi()
+    page: dict[str, Any] = app.inside.inside.openapi()
     return page
 
 

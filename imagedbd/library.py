@@ -821,8 +821,9 @@ class Library:
             return "pending", held, None
         if silence := self._silence(path):
             return entry.state if entry else "unknown", silence, None
-        if entry is None:
-            return self._explain_unknown(path)
+        return self._explain_unknown(path) if entry is None else self._explain_known(path, entry)
+
+    def _explain_known(self, path: str, entry: LedgerEntry) -> tuple[str, str, str | None]:
         offline = RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path)
         if offline:
             return entry.state, f"What was indexed stays: {offline}", None

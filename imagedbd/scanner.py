@@ -88,7 +88,7 @@ class Scanner:
     :param unheard_s: seconds from one scan of these, and of what could not be read or was offline, to the
         next; more if that would take too large a share of the time.
     :param confirm_s: seconds after which a scan can confirm what the one before it missed suddenly.
-    :param unread: files that a disk did not give; those that are due are scanned with what is unheard of.
+    :param unread: files that a disk did not give; those that are due are queued after what is unheard of.
     :param wall_clock: POSIX seconds, what file times are compared with.
     """
 
@@ -362,6 +362,8 @@ class Scanner:
         unheard = self._all_unheard() if work.unheard else []
         self._scan_all(outermost([*work.folders, *unheard]))
         if work.unheard:
+            for path in self._unread.due():
+                self._queue.put(path, settled=True)
             now = time.monotonic()
             self._next_unheard = now + max(self._unheard_s, (now - started) / _UNHEARD_SHARE)
 
@@ -369,8 +371,7 @@ class Scanner:
         """What nobody would tell of: folders beyond the reach of events, what was unreadable or away."""
         reached = (path for path in self._unreadable if self.answers(self._rules.root_of(path) or path))
         unreadable = (path if os.path.isdir(path) else os.path.dirname(path) for path in reached)
-        unread = (os.path.dirname(path) for path in self._unread.due() if self._rules.root_of(path))
-        return [*self._unheard(), *unreadable, *unread, *self._offline]
+        return [*self._unheard(), *unreadable, *self._offline]
 
     def _scan_all(self, folders: list[str]) -> None:
         try:

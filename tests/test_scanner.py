@@ -839,25 +839,24 @@ class TestUnheardFolders:
 
 
 class TestFilesThatADiskDoesNotGive:
-    def test_are_told_of_and_scanned_again_when_they_are_due(self, world):
-        path = world.add_indexed("a/b.jpg", PictureState.PENDING)
+    def test_are_told_of_and_queued_again_when_they_are_due(self, world):
+        path = world.add_indexed("a/b.jpg")
         now = [0.0]
         unread = UnreadFiles(10.0, lambda: now[0])
         unread.add(path, "Input/output error.")
-        unread.add("/elsewhere/c.jpg", "Input/output error.")
         world.scanner = Scanner(
             world.rules, world.ledger, world.queue, settle_s=0, unheard_s=0.05, unread=unread
         )
         (status,) = world.scanner.roots_status()
         assert status.state is RootState.DEGRADED
         assert status.reason.startswith(f"1 file could not be read, e.g. {path!r}: Input/output error.")
-        assert world.scanner._all_unheard() == []
-        now[0] = 10.0
-        assert world.scanner._all_unheard() == [f"{world.root}/a"]
         world.scanner.start()
+        assert world.scanner.wait_scanned(1, FOREVER)
+        assert world.queue.pending == 0
+        now[0] = 10.0
         assert [change.path for change in world.queue.take(9, timeout=FOREVER)] == [path]
         unread.discard(path)
-        assert world.scanner.wait_scanned(1, FOREVER)
+        assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)
         assert world.scanner.roots_status()[0].state is RootState.ONLINE
 
     def test_are_tried_less_often_the_longer_it_goes_on(self):

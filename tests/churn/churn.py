@@ -124,6 +124,7 @@ class Churn:
             "IMAGEDBD_DATA_DIR": str(data),
             "IMAGEDBD_SETTLE": self.shape.settle,
             "IMAGEDBD_DECODERS": "2",
+            "IMAGEDBD_TEST_BAD_DISK": str(self._bad_disk),
         }
         contents = Contents()
         self.watched = [str(root) for root in roots]
@@ -136,6 +137,11 @@ class Churn:
             heard=self.shape.heard,
         )
         self.oracle = Oracle(contents, str(data), self.shape.obedient)
+
+    @property
+    def _bad_disk(self) -> Path:
+        """While this is there, decoders get nothing but errors from some files."""
+        return self.home / "bad disk"
 
     def run(self) -> None:
         """:raises DriftError: with everything that is needed to find out why."""
@@ -206,6 +212,19 @@ class Churn:
             self.machine.process.send_signal(signal.SIGSTOP)
             time.sleep(0.2)
             self.machine.process.send_signal(signal.SIGCONT)
+
+    def fail_reads(self, rng: random.Random) -> str:
+        """Or end it, where a disk does so already."""
+        if self._bad_disk.exists():
+            self._bad_disk.unlink()
+            return "no more"
+        if self.shape.heard:
+            return "not possible"  # that it is well again, nobody hears
+        words = f"{rng.choice((1, 2, 5))} {rng.randrange(100)}"
+        whole = self._bad_disk.with_suffix(".new")
+        whole.write_text(words)
+        whole.rename(self._bad_disk)
+        return words
 
     def pause(self, _: random.Random) -> str | None:
         return self._tell_daemon("resume" if self.paused else "pause")
@@ -364,6 +383,7 @@ class Churn:
         """Compare the index with the folders, now that they are at rest."""
         number = self.done[-1].number
         rng = random.Random(f"{self.seed}/{number} rest")
+        self._bad_disk.unlink(missing_ok=True)
         self.world.come_to_rest(rng, 10 * number + 5, keep_closed=not last and rng.random() < 0.3)
         self._start()
         self._await_start()
@@ -507,6 +527,7 @@ _DISTURBANCES: Final[tuple[Callable[[Churn, random.Random], str | None], ...]] =
     *(Churn.freeze, Churn.ignore_glob, Churn.change_roots),
     *(Churn.relocate, Churn.relocate, Churn.use_other_store, Churn.reset),
     *(Churn.take_root_away, Churn.take_root_away, Churn.make_root_again),
+    *(Churn.fail_reads, Churn.fail_reads),
     *((Churn.pause, Churn.pause) if hasattr(Client, "pause") else ()),
 )
 

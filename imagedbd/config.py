@@ -21,6 +21,7 @@ import platformdirs
 
 from imagedbd.devices import check_device
 from imagedbd.errors import ConfigError
+from imagedbd.lookout import within
 from imagedbd.toml_file import read_toml
 
 DEFAULT_MODELS: Final = {
@@ -29,6 +30,8 @@ DEFAULT_MODELS: Final = {
 }
 """The model that a new store of each kind starts with, where none is named."""
 
+ROOT_PATIENCE_S: Final = 5.0
+"""How long the folders that the settings name may take to answer."""
 MAX_SOCKET_PATH: Final = 107
 """Bytes that fit into ``sockaddr_un.sun_path`` with its closing NUL; see unix(7)."""
 
@@ -142,6 +145,20 @@ def load_settings(
         _check_socket(values["socket"])
     faults.check()
     return Settings(config_file=config_file, **values)
+
+
+def settings_soon(load: Callable[[], Settings]) -> Settings:
+    """The settings, unless a root hangs: whoever asks why it does must not hang as well.
+
+    :raises ConfigError: a root does not answer in time, or what ``load`` raises.
+    """
+    try:
+        return within(ROOT_PATIENCE_S, load)
+    except TimeoutError:
+        raise ConfigError(
+            "A folder that the settings name does not answer, as on a share whose server is gone. "
+            "`findmnt` shows what is mounted, and `umount -l` lets go of it."
+        ) from None
 
 
 def socket_place(overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> str:

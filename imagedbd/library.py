@@ -21,7 +21,7 @@ from imagedbd import __version__
 from imagedbd.backups import Source
 from imagedbd.brakes import Brakes
 from imagedbd.change_queue import ChangeQueue
-from imagedbd.config import parse_model
+from imagedbd.config import parse_model, settings_soon
 from imagedbd.datatypes import Limits, ModelState, PictureState, Query, RootState
 from imagedbd.decoder import Decoder
 from imagedbd.differences import Difference, differences
@@ -642,7 +642,7 @@ class Library:
             return self._reload()
 
     def _reload(self) -> dict[str, Any]:
-        old, new = self._settings, self._read_settings()
+        old, new = self._settings, settings_soon(self._read_settings)
         names = [name for name in asdict(new) if getattr(new, name) != getattr(old, name)]
         followed = LIVE_SETTINGS | SWITCHED_SETTINGS
         self._drop_relocations(new.roots)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
 
 NAME: Final = "lookout"
 """With this the names of its threads begin."""
@@ -108,6 +110,31 @@ class Lookout:
         with self._lock:
             del self._looks[place]
         look.over.set()
+
+
+def within(patience_s: float, action: Callable[[], T]) -> T:
+    """What an action returns or raises, which may hang as a look may.
+
+    :raises TimeoutError: it hangs, and its thread is left behind.
+    """
+    returned: list[T] = []
+    raised: list[Exception] = []
+
+    def act() -> None:
+        try:
+            returned.append(action())
+        # It is for who asked.
+        except Exception as error:  # noqa: BLE001 - see above
+            raised.append(error)
+
+    acting = threading.Thread(target=act, name=f"{NAME} of an action", daemon=True)
+    acting.start()
+    acting.join(patience_s)
+    for error in raised:
+        raise error
+    if not returned:
+        raise TimeoutError
+    return returned[0]
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,7 @@ import pytest
 
 from imagedbd import lookout as lookout_module
 from imagedbd.errors import StoreError
-from imagedbd.lookout import Lookout
+from imagedbd.lookout import Lookout, within
 
 FOREVER = 60.0
 
@@ -131,3 +131,12 @@ def test_without_a_thread_to_be_had_a_place_counts_as_not_looked_at(
         patched.setattr(threading.Thread, "start", refuse)
         assert lookout.ask("/there") == "could not be looked at: can't start new thread"
     assert lookout.ask("/there") is None
+
+
+def test_an_action_that_hangs_is_left_behind(places: Places) -> None:
+    with pytest.raises(TimeoutError):
+        within(0.05, lambda: places.look("/dead"))
+    places.answer = "said"
+    assert within(FOREVER, lambda: places.look("/there")) == "said"
+    with pytest.raises(ZeroDivisionError):
+        within(FOREVER, lambda: 1 // 0)

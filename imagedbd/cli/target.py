@@ -31,11 +31,13 @@ class Target:
 
     @cached_property
     def settings(self) -> Settings:
-        """:raises ConfigError: they are faulty, or an option names a file that is not there."""
-        from imagedbd.config import load_settings
+        """:raises ConfigError: they are faulty, an option names a file that is not there, or a folder that
+        they name does not answer.
+        """
+        from imagedbd.config import load_settings, settings_soon
 
         check_named_file(self.flags.get("config_file"))
-        return load_settings(self.flags)
+        return settings_soon(lambda: load_settings(self.flags))
 
     @cached_property
     def socket(self) -> str:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,11 +16,9 @@ from machine import program
 from pictures import save
 
 from imagedbd.client import Client
-from imagedbd.errors import ImagedbError
+from imagedbd.errors import ConfigError, ImagedbError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from machine import Machine
 
 MOUNTING = """
@@ -131,3 +130,24 @@ def test_who_asks_for_what_hangs_is_told_of_the_stop(machine: Machine, dead: Pat
         for thread in threads:
             thread.join(60)
         assert [type(error).__name__ for error in told] == ["DaemonStoppingError"] * 3
+
+
+def test_commands_and_a_reload_beside_a_root_that_hangs_do_not_hang(machine: Machine, dead: Path) -> None:
+    assert machine.process is not None
+    inside = ["nsenter", "--mount", "--target", str(machine.process.pid)]
+    Path(machine.environment["IMAGEDBD_CONFIG"]).write_text(f"roots = ['{machine.photos}', '{dead}']\n")
+    with silent(machine, dead):
+        machine.until(lambda: root(machine, dead)["state"] == "offline")
+        done = subprocess.run(
+            [*inside, program("imagedb"), "status"],
+            env=machine.environment,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        assert b"has not answered since" in done.stdout
+        with pytest.raises(ConfigError, match=r"does not answer.*umount -l"):
+            client(machine).reload()
+        assert client(machine).status()["roots"]
+        assert machine.stop() == 0

@@ -595,7 +595,7 @@ class _Scan:
         for entry in entries:
             try:
                 if entry.is_dir(follow_symlinks=False):
-                    below.append(folder.folder(entry.name))
+                    below += self._folder_below(folder, entry)
                 elif self._is_indexable(folder, entry):
                     self._compare(entry, known.pop(entry.path, None), sidecars)
             except FileNotFoundError:
@@ -603,6 +603,15 @@ class _Scan:
             except OSError as error:
                 self.unreadable[entry.path] = error.strerror or str(error)
         missing += known
+        return below
+
+    def _folder_below(self, folder: FolderRules, entry: os.DirEntry[str]) -> list[FolderRules]:
+        """One folder with its rules, which may be in a file of its own; none of a place that is offline."""
+        if entry.path in self.offline:
+            return []
+        self._enter(entry.path)
+        below = [folder.folder(entry.name)]
+        self._enter(folder.path)
         return below
 
     def _is_indexable(self, folder: FolderRules, entry: os.DirEntry[str]) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from loose import LOOK_UPS, loosened
 
+from imagedbd import rules
 from imagedbd.change_queue import ChangeQueue
 from imagedbd.datatypes import LedgerEntry, PictureState, RootState, Signature
 from imagedbd.errors import StoreError
@@ -882,3 +883,73 @@ class TestWhatIsOffline:
         (world.base / "elsewhere").rename(world.root)
         assert world.scanner.wait_scanned(world.scanner.request(f"{world.root}/sub"), FOREVER)
         assert dict(world.scanner.offline) == {}
+
+
+class TestSilentRoots:
+    """A file system that never answers, made of looks that wait until they are let go."""
+
+    @pytest.fixture
+    def hang(self, monkeypatch):
+        """Has what is looked for in these folders, or below them, hang."""
+        folders, let_go = [], threading.Event()
+        whole_scandir, whole_lstat = os.scandir, os.lstat
+
+        def hanging(real):
+            def act(path, *arguments, **named):
+                if any(rules.is_within(str(path), folder) for folder in folders):
+                    let_go.wait(FOREVER)
+                return real(path, *arguments, **named)
+
+            return act
+
+        monkeypatch.setattr("os.scandir", hanging(whole_scandir))
+        monkeypatch.setattr("os.lstat", hanging(whole_lstat))
+        monkeypatch.setattr("imagedbd.lookout.SILENT_S", 0.2)
+        monkeypatch.setattr("imagedbd.scanner.SILENT_S", 0.2)
+        monkeypatch.setattr("imagedbd.scanner._STATUS_PATIENCE_S", 0.2)
+        monkeypatch.setattr("imagedbd.scanner._STOP_S", 0.2)
+        yield folders.append
+        let_go.set()
+
+    @pytest.fixture
+    def silent(self, world) -> str:
+        """A second root, with a picture."""
+        silent = world.base / "silent"
+        silent.mkdir()
+        (silent / "deep").mkdir()
+        (silent / "deep/kept.jpg").touch()
+        world.enter(str(silent / "deep/kept.jpg"))
+        world.use(Rules([str(world.root), str(silent)]))
+        world.scan()
+        return str(silent)
+
+    def status(self, world: World, folder: str):
+        return next(status for status in world.scanner.roots_status() if status.path == folder)
+
+    def test_a_root_that_does_not_answer_is_offline_and_the_others_are_scanned(self, world, silent, hang):
+        hang(silent)
+        new = world.add("new.jpg")
+        world.scanner.start()
+        assert world.scanner.wait_scanned(1, FOREVER)
+        assert world.queued() == {new}
+        told = self.status(world, silent)
+        assert told.state is RootState.OFFLINE
+        assert told.reason.startswith("It has not answered since 20")
+        assert self.status(world, str(world.root)).state is RootState.ONLINE
+        assert silent in world.scanner.offline
+        assert list(world.scanner.silent) == [silent]
+        looks = [thread for thread in threading.enumerate() if thread.name.startswith("lookout")]
+        assert len(looks) == 1, "whoever asks, one look hangs"
+
+    def test_a_scan_that_falls_silent_in_the_middle_is_told_and_a_stop_leaves_it(
+        self, world, silent, hang, caplog
+    ):
+        hang(f"{silent}/deep")
+        world.scanner.start()
+        deadline = time.monotonic() + FOREVER
+        while world.scanner.trouble is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert world.scanner.trouble.startswith(f"{silent}/deep has not answered since 20")
+        world.scanner.stop()
+        assert "left behind" in caplog.text

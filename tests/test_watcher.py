@@ -48,11 +48,19 @@ def may_mount() -> bool:
 class Listener:
     """A watcher with what it has said so far."""
 
-    def __init__(self, rules: Rules, *, check_s: float = 0.2) -> None:
+    def __init__(
+        self, rules: Rules, *, check_s: float = 0.2, answers: Callable[[str], bool] = lambda _: True
+    ) -> None:
         self.queue = ChangeQueue(settle_s=0, settle_max_s=0)
         self.doubts: list[tuple[str, str]] = []
         self.hints: set[str] = set()
-        self.watcher = Watcher(rules, self.queue, lambda *doubt: self.doubts.append(doubt), check_s=check_s)
+        self.watcher = Watcher(
+            rules,
+            self.queue,
+            lambda *doubt: self.doubts.append(doubt),
+            answers=answers,
+            check_s=check_s,
+        )
 
     def heard(self) -> set[str]:
         """Every path that was hinted at up to now."""
@@ -852,6 +860,61 @@ def test_a_stop_does_not_wait_for_the_walk_through_all_folders(root, monkeypatch
     stopper.join(PATIENCE_S)
     watcher.stop()
     assert folders == [2]
+
+
+def test_a_root_that_does_not_answer_is_left_alone_until_it_does(tmp_path, monkeypatch):
+    """Whoever looks into it would hang; the other root is looked after all the same."""
+    root, silent = tmp_path / "root", tmp_path / "silent"
+    root.mkdir()
+    silent.mkdir()
+    answers = threading.Event()
+    whole = os.lstat
+
+    def lstat(path, *arguments, **named):
+        if path == str(silent) and not answers.is_set():
+            pytest.fail("it was looked into")
+        return whole(path, *arguments, **named)
+
+    monkeypatch.setattr("os.lstat", lstat)
+    listener = Listener(
+        Rules([str(root), str(silent)]), answers=lambda path: path != str(silent) or answers.is_set()
+    )
+    listener.watcher.start()
+    try:
+        shutil.rmtree(root)
+        root.mkdir()
+        assert listener.doubts_folder(root)
+        (root / "a.jpg").touch()
+        assert listener.hears_of(root / "a.jpg")
+        assert listener.watcher.unheard() == []
+        answers.set()
+        assert listener.doubts_folder(silent)
+        (silent / "b.jpg").touch()
+        assert listener.hears_of(silent / "b.jpg")
+    finally:
+        listener.watcher.stop()
+
+
+def test_a_watcher_that_hangs_holds_up_neither_a_scan_nor_a_stop(root, monkeypatch, caplog):
+    listener = Listener(Rules([str(root)]))
+    listener.watcher.start()
+    let_go, hangs = threading.Event(), threading.Event()
+
+    def hang(_: object) -> str | None:
+        hangs.set()
+        let_go.wait(PATIENCE_S)
+        return None
+
+    monkeypatch.setattr("imagedbd.watcher._RootWatch.replace_if_needed", hang)
+    monkeypatch.setattr("imagedbd.watcher._PATIENCE_S", 0.05)
+    monkeypatch.setattr("imagedbd.watcher.STOP_S", 0.05)
+    assert hangs.wait(PATIENCE_S)
+    assert listener.watcher.unheard() == []
+    listener.watcher.stop()
+    assert "left behind" in caplog.text
+    let_go.set()
+    listener.watcher._thread.join(PATIENCE_S)
+    listener.watcher.stop()
 
 
 class Spoilt:

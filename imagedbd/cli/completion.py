@@ -54,6 +54,8 @@ def completion(
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined] # not in its __all__
 
+    from imagedbd.cli import zsh
+
     if shell not in SHELLS:
         raise UsageError(f"There is completion for {', '.join(SHELLS)}; not for {output.printable(shell)}.")
     if program not in PROGRAMS:
@@ -61,6 +63,9 @@ def completion(
             f"There is completion of {' and '.join(PROGRAMS)}; not of {output.printable(program)}."
         )
     variable = f"_{program.upper()}_COMPLETE"
+    if shell == "zsh":
+        output.write(zsh.script(program, variable))
+        return
     script = get_completion_script(prog_name=program, complete_var=variable, shell=shell)
     output.write(script + "\n")
 

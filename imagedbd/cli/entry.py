@@ -68,6 +68,9 @@ def run(command: TyperGroup, name: str, arguments: Sequence[str] | None = None) 
     """
     output.show_anything()
     if f"_{name.upper()}_COMPLETE" in os.environ:  # a shell asks for completions; typer knows how
+        from imagedbd.cli import zsh
+
+        zsh.register()
         command.main(prog_name=name)
     target = Target()
     code = _guarded(name, lambda: _invoke(command, name, arguments, target))

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import io
 import json
 import os
+import select
 import shutil
 import sys
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -69,6 +71,17 @@ def write_rows(rows: Iterable[Mapping[str, Any]], form: Form) -> None:
             return
         for row in rows:
             _write_bytes(os.fsencode(row["path"]) + end)
+
+
+def sleep_while_read(seconds: float) -> None:
+    """Sleep, as long as somebody reads standard output.
+
+    :raises BrokenPipeError: the reader is gone, which a program that writes nothing meanwhile never learns.
+    """
+    watched = select.poll()
+    watched.register(sys.stdout.fileno(), 0)  # that the other end is closed is told without being asked for
+    if watched.poll(1000 * seconds):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def write_json(value: Any) -> None:

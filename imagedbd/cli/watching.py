@@ -26,7 +26,11 @@ def status(
     as_json: flags.JsonFlag = False,
     watch: Annotated[
         bool,
-        typer.Option("--watch", "-w", help="Go on showing it until Ctrl-C; into a pipe, a line a change."),
+        typer.Option(
+            "--watch",
+            "-w",
+            help="Go on showing it until Ctrl-C; into a pipe or with --json, a line a change.",
+        ),
     ] = False,
 ) -> None:
     """Show what the daemon is doing and what it has."""

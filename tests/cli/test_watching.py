@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from imagedbd.cli.entry import BROKEN_PIPE
 from imagedbd.errors import ModelUnavailableError, UsageError, WaitTimeoutError
 
 from .conftest import a_status
@@ -59,7 +60,14 @@ class TestStatus:
         assert max(map(len, lines)) <= 40
         assert "1,204 indexed" in " ".join(lines)
 
-    def test_watching_into_a_pipe_is_a_line_a_change(self, daemon):
+    @pytest.mark.parametrize(
+        ("options", "indexed"),
+        [
+            ([], lambda line: int(line.split(", ")[1].split()[0])),
+            (["--json"], lambda line: json.loads(line)["indexed"]),
+        ],
+    )
+    def test_watching_into_a_pipe_is_a_line_a_change(self, daemon, options, indexed):
         looks = itertools.count()
         seen_all = threading.Event()
 
@@ -67,15 +75,23 @@ class TestStatus:
             look = next(looks)
             if look == 2:
                 seen_all.set()
-            return a_status(indexed=min(look, 1))
+            return a_status(indexed=min(look, 1), uptime_s=4000.0 + look)
 
         daemon.answers["/status"] = status
-        command = [*PROGRAM, "status", "--watch"]
+        command = [*PROGRAM, "status", "--watch", *options]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
             assert seen_all.wait(20)
             child.send_signal(signal.SIGINT)
-            assert [line.split(", ")[1] for line in child.stdout] == ["0 indexed", "1 indexed"]
+            assert [indexed(line) for line in child.stdout] == [0, 1]
             assert (child.wait(), child.stderr.read()) == (0, "")
+
+    @pytest.mark.parametrize("options", [[], ["--json"]])
+    def test_watching_ends_without_a_word_when_nobody_reads_though_nothing_changes(self, daemon, options):
+        command = [*PROGRAM, "status", "--watch", *options]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+            child.stdout.readline()
+            child.stdout.close()
+            assert (child.wait(), child.stderr.read()) == (BROKEN_PIPE, "")
 
 
 class TestWait:

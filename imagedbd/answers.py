@@ -170,7 +170,8 @@ class DifferenceRow(_Answer):
 class Status(_Answer):
     state: str
     doing: str
-    indexed: int
+    indexed: int = Field(description="with those that are looked at again, and found as they were meanwhile")
+    again: int = Field(description="how many of the indexed are looked at again")
     waiting: int
     pending: int
     failed: int

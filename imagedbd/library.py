@@ -362,7 +362,7 @@ class Library:
         """What ``imagedb status --json`` prints."""
         # Before the model is looked at: when there is no switch any more, what it switched to answers.
         switch = self._switcher.status()
-        counts = self._ledger.counts()
+        counts, again = self._ledger.counts(), self._ledger.looked_at_again()
         pending = self._queue.pending
         with self._room.reading() as engine:
             model, store = engine.embedder.status(), self._store_status(engine.store)
@@ -372,7 +372,8 @@ class Library:
         return {
             "state": state,
             "doing": doing,
-            "indexed": counts[PictureState.INDEXED],
+            "indexed": counts[PictureState.INDEXED] + again,
+            "again": again,
             "waiting": counts[PictureState.WAITING],
             "pending": pending,
             "failed": counts[PictureState.FAILED],
@@ -455,7 +456,6 @@ class Library:
 
     def backup_source(self) -> dict[str, Any]:
         """Where everything is that a backup holds, while it is held still."""
-        counts = self._ledger.counts()
         active = self._switcher.active
         return asdict(
             Source(
@@ -464,7 +464,7 @@ class Library:
                 config_file=self._settings.config_file,
                 active=self._generations.current.active,
                 model=active.model,
-                pictures=counts[PictureState.INDEXED] + counts[PictureState.WAITING],
+                pictures=self._pictures(),
             )
         )
 
@@ -778,10 +778,15 @@ class Library:
             return "idle", self._without_roots()
         return "idle", "Watching for changes."
 
+    def _pictures(self) -> int:
+        """How many pictures are found by a search, if only by their metadata."""
+        counts = self._ledger.counts()
+        settled = counts[PictureState.INDEXED] + counts[PictureState.WAITING]
+        return settled + self._ledger.looked_at_again()
+
     def _without_roots(self) -> str:
         """What there is to say where no folder is watched; what was indexed stays until another one is."""
-        counts = self._ledger.counts()
-        pictures = counts[PictureState.INDEXED] + counts[PictureState.WAITING]
+        pictures = self._pictures()
         if not pictures:
             return "There is no folder to watch yet: `imagedb root add DIR`."
         known = outermost(place for place in self._ledger.places_under("/") if self._ledger.holds_any(place))

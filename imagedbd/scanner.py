@@ -305,8 +305,11 @@ class Scanner:
     def _count_indexed(self, root: str) -> int:
         """Without what belongs to the roots nested in this one."""
         nested = self._rules.nested_roots(root)
-        inner = sum(self._ledger.counts(r)[PictureState.INDEXED] for r in outermost(nested))
-        return self._ledger.counts(root)[PictureState.INDEXED] - inner
+        inner = sum(map(self._count_below, outermost(nested)))
+        return self._count_below(root) - inner
+
+    def _count_below(self, folder: str) -> int:
+        return self._ledger.counts(folder)[PictureState.INDEXED] + self._ledger.looked_at_again(folder)
 
     def _is_settled(self, signature: Signature) -> bool:
         """A time in the future (a camera's clock, ours set back) says nothing: then no."""

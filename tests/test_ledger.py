@@ -99,6 +99,8 @@ class TestEntries:
             assert list(ledger.folders_under(folder)) == folders
             assert ledger.counts(folder) == {state: states[state] for state in PictureState}
             assert ledger.holds_any(folder) == bool(below)
+            again = [e for e in ledger.under(folder) if e.state is PictureState.PENDING and e.id is not None]
+            assert ledger.looked_at_again(folder) == len(again)
             assert {e.path for e in ledger.sample(folder, 100)} == below
         finally:
             ledger.close()
@@ -123,6 +125,8 @@ class TestEntries:
             states = Counter(known.state for known in ledger.under("/"))
             assert ledger.counts() == {state: states[state] for state in PictureState}
             assert ledger.counts("/") == ledger.counts()
+            again = [e for e in ledger.by_state(PictureState.PENDING) if e.id is not None]
+            assert ledger.looked_at_again() == ledger.looked_at_again("/") == len(again)
         finally:
             ledger.close()
 

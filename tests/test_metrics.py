@@ -19,7 +19,7 @@ STORE = {
 }  # fmt: skip
 STATUS: dict[str, Any] = {
     "state": "idle", "doing": "Watching for changes.",
-    "indexed": 2, "waiting": 1, "pending": 4, "failed": 5, "rate": None, "eta_s": None,
+    "indexed": 2, "again": 0, "waiting": 1, "pending": 4, "failed": 5, "rate": None, "eta_s": None,
     "roots": [{"path": HOSTILE, "state": "online", "unwatched": 0, "indexed": 3, "reason": None}],
     "store": STORE,
     "model": {"name": "demo", "state": "ready", "reason": None, "help": [], "configured": "demo"},

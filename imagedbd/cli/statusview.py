@@ -69,6 +69,12 @@ def line(status: Mapping[str, Any]) -> str:
     return ", ".join([*parts, *filter(None, [_speed(status)])])
 
 
+def progress_of(status: Mapping[str, Any]) -> tuple[int, int]:
+    """How many pictures are done, and how many are left; what is looked at again is indexed and left."""
+    done = status["indexed"] - status.get("again", 0) + status["failed"]
+    return done, status["pending"] + status.get("waiting", 0)
+
+
 def watch(target: Target, *, as_json: bool) -> None:
     """Show the status until the user has seen enough."""
     with contextlib.suppress(KeyboardInterrupt):
@@ -94,19 +100,24 @@ def _watch_live(target: Target) -> None:
 
 
 def _watch_lines(target: Target, *, as_json: bool) -> None:
-    last = ""
+    last: object = None
     while True:
         status = target.client.status()
-        text = json.dumps(status) if as_json else line(status)
-        if text != last:
-            output.write(text + "\n")
+        now = _without_clocks(status) if as_json else line(status)
+        if now != last:
+            output.write((json.dumps(status) if as_json else line(status)) + "\n")
             sys.stdout.flush()
-        last = text
-        time.sleep(LOOK_EVERY_S)
+        last = now
+        output.sleep_while_read(LOOK_EVERY_S)
+
+
+def _without_clocks(status: Mapping[str, Any]) -> dict[str, Any]:
+    """A status less what is another one at every look, though nothing has happened."""
+    return {name: value for name, value in status.items() if name != "uptime_s"}
 
 
 def _live_view(status: Mapping[str, Any]) -> RenderableType:
-    done, left = status["indexed"] + status["failed"], status["pending"] + status.get("waiting", 0)
+    done, left = progress_of(status)
     parts: list[RenderableType] = [overview(status)]
     if switch := status.get("switch"):
         parts.append(_bar(switch["done"], switch["total"]))

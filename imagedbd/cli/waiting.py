@@ -6,7 +6,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from imagedbd.cli import output
+from imagedbd.cli import output, statusview
 from imagedbd.errors import ImagedbError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _update(progress: Progress, task: TaskID, target: Target) -> None:
         status = target.client.status()
     except ImagedbError:  # the wait itself will say what is wrong
         return
-    done, left = status["indexed"] + status["failed"], status["pending"] + status.get("waiting", 0)
+    done, left = statusview.progress_of(status)
     speed = f"{status['rate']:.1f}/s" if status.get("rate") else ""
     eta = f", about {output.duration(status['eta_s'])} left" if status.get("eta_s") else ""
     progress.update(

@@ -103,7 +103,7 @@ def a_status(**changes: Any) -> dict[str, Any]:
     """What an idle daemon with one root says, with changes."""
     status = {
         "state": "idle", "doing": "Watching for changes.",
-        "indexed": 1204, "waiting": 0, "pending": 0, "failed": 0, "rate": None, "eta_s": None,
+        "indexed": 1204, "again": 0, "waiting": 0, "pending": 0, "failed": 0, "rate": None, "eta_s": None,
         "roots": [{"path": "/photos", "state": "online", "indexed": 1204, "reason": None}],
         "store": {"kind": "lance", "uri": "/data/lance", "rows": 1204, "vectors": 1204,
                   "bytes_on_disk": 12_300_000},

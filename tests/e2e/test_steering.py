@@ -81,6 +81,27 @@ def test_reading_again_renews_the_record_and_keeps_the_vector(machine: Machine) 
     assert {row["path"]: row["id"] for row in machine.json("list")} == before
 
 
+@pytest.mark.parametrize("options", [[], ["--force"]])
+def test_what_is_to_be_read_again_counts_as_indexed_as_long_as_it_is_found(
+    machine: Machine, options: list[str]
+) -> None:
+    for number in range(3):
+        save(machine.photos / f"{number}.jpg", number)
+    machine.start()
+    machine.wait()
+    machine.run("pause")
+    assert machine.run("reindex", *options).returncode == 0
+    status = machine.json("status")
+    assert (status["indexed"], status["again"], status["pending"]) == (3, 3, 3)
+    assert [root["indexed"] for root in status["roots"]] == [3]
+    assert len(machine.json("search", "anything")) == 3
+    assert b"Forget what is known of 3 pictures" in machine.run("reset").stderr
+    machine.run("resume")
+    machine.wait()
+    status = machine.json("status")
+    assert (status["indexed"], status["again"], status["pending"]) == (3, 0, 0)
+
+
 def test_force_embeds_again_also_what_has_copies(machine: Machine) -> None:
     save(machine.photos / "a.jpg", 1)
     (machine.photos / "copy.jpg").write_bytes((machine.photos / "a.jpg").read_bytes())

@@ -199,8 +199,9 @@ class Status(_Answer):
 class Names(_Answer):
     """What people type, for the completion of shells."""
 
-    cameras: list[str]
-    models: list[str]
+    cameras: list[str] = Field(description="the models of cameras")
+    makes: list[str] = Field(description="who made them")
+    models: list[str] = Field(description="of OpenCLIP")
 
 
 class ExportedRecord(Record):

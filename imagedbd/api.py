@@ -187,7 +187,7 @@ def _add_reading(app: FastAPI, library: Library) -> None:
 
     @app.get("/names", responses=documented(answers.Names, 503))
     def names() -> AsciiJSON:
-        """Names for completion: ``cameras`` of the index and ``models`` that there are, lately."""
+        """Names for completion: ``cameras`` of the index, their ``makes``, and ``models`` of OpenCLIP."""
         return AsciiJSON(library.names())
 
     @app.get("/roots", responses=documented(answers.Root, many=True))

@@ -406,6 +406,10 @@ class Ledger:
         entries = map(_entry, self._read(sql, [base, base + b".", base + b"/"]))
         return [entry for entry in entries if belongs_to(stem, entry.path)]
 
+    def version(self) -> int:
+        """Another number after each change."""
+        return int(self._read("PRAGMA data_version", [])[0][0])
+
     def holds_any(self, folder: str) -> bool:
         """Whether any known file lies in this folder or below."""
         sql = "SELECT 1 FROM files WHERE path > ? AND path < ? LIMIT 1"

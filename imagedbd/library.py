@@ -174,7 +174,7 @@ class Library:
             answers=self._scanner.answers,
         )
         self._closers.callback(self._watcher.stop)
-        self._names = Names(self._store_in_use)
+        self._names = Names(self._store_in_use, self._ledger.version)
         self._switcher = Switcher(self._workshop(), lambda: self._settings)
         self._closers.callback(self._switcher.close)
         self._closers.callback(self._scrubber.stop)
@@ -410,7 +410,8 @@ class Library:
 
     def names(self) -> dict[str, list[str]]:
         """What people type and shells complete; see :class:`imagedbd.names.Names`."""
-        return {"cameras": self._names.cameras(), "models": self._names.models()}
+        cameras = self._names.cameras()
+        return {"cameras": cameras.models, "makes": cameras.makes, "models": self._names.models()}
 
     def activity(self) -> tuple[str, str]:
         """The state and one line on it, as :meth:`status` has them."""

@@ -1,17 +1,19 @@
-"""Names that people type, for the completion of shells: the cameras of the index, and models.
+"""Names that people type, for the completion of shells: makes and models of the index's cameras, and models.
 
-Both take seconds to gather in a large index, so they are kept for a while.
+They take seconds to gather in a large index, so they are kept until it changes, and for a while beyond.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import subprocess
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imagedbd.processes import environment, python
@@ -21,33 +23,52 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CAMERAS_S: Final = 600.0
-"""How long a list of cameras is good for."""
+SHARE: Final = 0.05
+"""Of the time, the most that goes into gathering cameras, however fast the index changes."""
 LISTING_S: Final = 60.0
 """How long OpenCLIP may take to say which models there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cameras:
+    """What the cameras of the index are called, in the order of the alphabet."""
+
+    makes: list[str]
+    models: list[str]
 
 
 class Names:
     """Any thread may call any method; one at a time gathers."""
 
-    def __init__(self, store: Callable[[], AbstractContextManager[Store]]) -> None:
+    def __init__(
+        self,
+        store: Callable[[], AbstractContextManager[Store]],
+        version: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """:param version: another number after each change that this daemon makes to the index."""
         self._store = store
+        self._version = version
+        self._clock = clock
         self._lock = threading.Lock()
-        self._cameras: list[str] = []
-        self._cameras_until = 0.0
+        self._cameras = Cameras([], [])
+        self._cameras_of: tuple[int, int] | None = None
+        self._good_until = -math.inf
         self._models: list[str] | None = None
 
-    def cameras(self) -> list[str]:
-        """The models of cameras, in the order of the alphabet.
+    def cameras(self) -> Cameras:
+        """Those of the index as it is now, or as it was a short while ago.
 
         :raises StoreError: the store cannot be read.
         """
-        with self._lock:
-            if time.monotonic() >= self._cameras_until:
-                with self._store() as store:
-                    found = {record.metadata.camera_model for record in store.scan()}
-                self._cameras = sorted(name for name in found if name)
-                self._cameras_until = time.monotonic() + CAMERAS_S
+        with self._lock, self._store() as store:
+            # The number of rows is for a remote table, to which others write as well.
+            current = (self._version(), store.count())
+            if current != self._cameras_of and self._clock() >= self._good_until:
+                begun = self._clock()
+                self._cameras = _cameras_of(store)
+                self._cameras_of = current
+                self._good_until = self._clock() + (self._clock() - begun) / SHARE
             return self._cameras
 
     def models(self) -> list[str]:
@@ -56,6 +77,14 @@ class Names:
             if self._models is None:
                 self._models = _listed_models()
             return self._models
+
+
+def _cameras_of(store: Store) -> Cameras:
+    makes, models = set(), set()
+    for record in store.scan():
+        makes.add(record.metadata.camera_make)
+        models.add(record.metadata.camera_model)
+    return Cameras(sorted(filter(None, makes)), sorted(filter(None, models)))
 
 
 def _listed_models() -> list[str]:

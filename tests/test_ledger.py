@@ -156,6 +156,14 @@ class TestEntries:
     def test_that_are_unknown_may_be_forgotten(self, ledger):
         ledger.forget(["/a.jpg"])
 
+    def test_have_another_version_after_each_change_and_no_other(self, ledger):
+        first = ledger.version()
+        assert ledger.version() == first
+        ledger.put([entry("/a.jpg")])
+        second = ledger.version()
+        ledger.forget(["/a.jpg"])
+        assert len({first, second, ledger.version()}) == 3
+
     def test_can_be_written_while_they_are_iterated(self, ledger):
         ledger.put(entry(f"/{n:05}.jpg") for n in range(2500))
         seen = []

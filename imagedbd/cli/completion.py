@@ -15,9 +15,10 @@ import typer
 from imagedbd.cli import output
 from imagedbd.cli.entry import examples
 from imagedbd.cli.target import target_of
-from imagedbd.errors import ImagedbError, UsageError
+from imagedbd.errors import DaemonNotRunningError, ImagedbError, UsageError
 
 if TYPE_CHECKING:
+    from imagedbd.cli.target import Target
     from imagedbd.client import Client
 
 app = typer.Typer()
@@ -87,18 +88,33 @@ def fields(incomplete: str) -> list[str]:
 
 
 def roots(context: typer.Context, incomplete: str) -> list[str]:
-    """Completes the folders that are watched."""
-    return _asked(context, incomplete, lambda client: [root["path"] for root in client.status()["roots"]])
+    """Completes the folders that are watched, or will be when a daemon runs."""
+    try:
+        return _beginning(_roots(target_of(context)), incomplete)
+    except ImagedbError:
+        return []
 
 
 def cameras(context: typer.Context, incomplete: str) -> list[str]:
-    """Completes cameras of the pictures in the index."""
-    return _asked(context, incomplete, lambda client: client.names()["cameras"], any_case=True)
+    """Completes cameras of the pictures in the index, and their makes."""
+
+    def names(client: Client) -> Iterable[str]:
+        said = client.names()
+        return dict.fromkeys([*said.get("makes", ()), *said["cameras"]])
+
+    return _asked(context, incomplete, names, any_case=True)
 
 
 def models(context: typer.Context, incomplete: str) -> list[str]:
     """Completes models that OpenCLIP offers."""
     return _asked(context, incomplete, lambda client: client.names()["models"])
+
+
+def _roots(target: Target) -> Iterable[str]:
+    try:
+        return [str(root["path"]) for root in target.connect(PATIENCE_S).status()["roots"]]
+    except DaemonNotRunningError:
+        return target.settings.roots
 
 
 def _asked(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="root",
-    help="Add, remove and list the folders that are watched.",
+    help="Add, remove, relocate and list the folders that are watched.",
     epilog=examples("imagedb root add ~/Pictures", "imagedb root list"),
     no_args_is_help=True,
 )
@@ -79,7 +79,12 @@ def remove(
 )
 def relocate(
     context: typer.Context,
-    old: Annotated[str, typer.Argument(metavar="OLD", help="A watched folder, there or not.")],
+    old: Annotated[
+        str,
+        typer.Argument(
+            metavar="OLD", help="A watched folder, there or not.", autocompletion=completion.roots
+        ),
+    ],
     new: Annotated[str, typer.Argument(metavar="NEW", help="Where its pictures are now.")],
 ) -> None:
     """Follow a folder that you have moved, to a new name or another disk.

@@ -18,7 +18,11 @@ from imagedbd.cli.entry import command_of
 
 from .conftest import a_status
 
-NAMES = {"cameras": ["NIKON Z 6", "NIKON D700", "X100", "bad\x1b[2J"], "models": ["ViT-B-16/openai", "demo"]}
+NAMES = {
+    "cameras": ["NIKON Z 6", "NIKON D700", "X100", "bad\x1b[2J"],
+    "makes": ["FUJIFILM", "NIKON CORPORATION"],
+    "models": ["ViT-B-16/openai", "demo"],
+}
 
 
 @pytest.fixture
@@ -49,10 +53,13 @@ def complete(daemon, monkeypatch):
         (["search", "--sor"], ["--sort"]),
         (["search", "--sort", "d"], ["date"]),
         (["search", "--where", "iso"], ["iso"]),
-        (["search", "--camera", "NIK"], [r"NIKON\ Z\ 6", r"NIKON\ D700"]),
-        (["search", "--camera", "nik"], [r"nikON\ Z\ 6", r"nikON\ D700"]),
+        (["search", "--camera", "NIK"], [r"NIKON\ CORPORATION", r"NIKON\ Z\ 6", r"NIKON\ D700"]),
+        (["search", "--camera", "nik"], [r"nikON\ CORPORATION", r"nikON\ Z\ 6", r"nikON\ D700"]),
         (["search", "--camera", "b"], []),
+        (["search", "--camera", "fu"], ["fuJIFILM"]),
         (["root", "remove", "/m"], ["/media/camera"]),
+        (["root", "relocate", "/m"], ["/media/camera"]),
+        (["root", "relocate", "/media/camera", "/m"], []),
         (["search", "--in", "/p"], ["/photos"]),
         (["model", "use", "ViT"], ["ViT-B-16/openai"]),
         (["store", "use", "f"], ["faiss"]),
@@ -66,6 +73,12 @@ def test_words_are_completed(complete, words, offered):
 def test_without_a_daemon_nothing_is_offered_and_nothing_said(complete, monkeypatch):
     monkeypatch.setenv("IMAGEDBD_SOCKET", "/nowhere/s")
     assert complete("search", "--camera", "n") == []
+
+
+def test_without_a_daemon_the_folders_of_the_settings_are_completed(complete, monkeypatch, tmp_path):
+    monkeypatch.setenv("IMAGEDBD_SOCKET", "/nowhere/s")
+    (tmp_path / "config.toml").write_text('roots = ["/media/usb", "/photos"]\n')
+    assert complete("root", "relocate", "/me") == ["/media/usb"]
 
 
 def test_the_daemon_is_completed_as_well():

@@ -39,6 +39,7 @@ from imagedbd.errors import (
     UsageError,
     WaitTimeoutError,
 )
+from imagedbd.explaining import Explainer, speaking_sidecars
 from imagedbd.generations import Generation, GenerationsFile, generations_of, note_damage, owner_of
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import NAME as LEDGER
@@ -53,7 +54,6 @@ from imagedbd.rules import Rules, is_within, outermost
 from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
-from imagedbd.sidecars import is_sidecar, read_packet, sidecars_of
 from imagedbd.stillness import Stillness
 from imagedbd.stores import open_store
 from imagedbd.stores.salvage import put_in_place
@@ -63,13 +63,12 @@ from imagedbd.switcher import Switcher
 from imagedbd.text import count
 from imagedbd.unread import UnreadFiles
 from imagedbd.watcher import Watcher
-from imagedbd.xmp import is_packet
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from imagedbd.config import Settings
-    from imagedbd.datatypes import Condition, LedgerEntry, ModelInfo, RootStatus, Store, Vector
+    from imagedbd.datatypes import Condition, ModelInfo, RootStatus, Store, Vector
     from imagedbd.pulse import Pulse
     from imagedbd.switcher import Accepted
     from imagedbd.watcher import WatchStatus
@@ -486,21 +485,24 @@ class Library:
                     **picture.record.public(),
                     "state": entry.state if entry else None,
                     "offline": self._is_offline(path),
-                    "sidecars": [] if mark is None or self._silence(path) else _speaking_sidecars(path),
+                    "sidecars": [] if mark is None or self._silence(path) else speaking_sidecars(path),
                 }
         raise NothingMatchedError(f"{path} is not in the index. `imagedb why` says the reason.")
 
     def why(self, path: str) -> dict[str, Any]:
         """What is known of a path: its state, the reason, and the rule or error behind it."""
         entry = self._ledger.get(path)
-        state, reason, rule = self._explain(path, entry)
-        return {
-            "path": path,
-            "state": state,
-            "reason": reason,
-            "rule": rule,
-            "attempts": entry.attempts if entry else 0,
-        }
+        explainer = Explainer(
+            self._rules,
+            self._ledger,
+            self._unread,
+            is_queued=self._queue.__contains__,
+            silence=self._silence,
+            held_up=self._held_up,
+            model=self._embedder.status,
+        )
+        explained = explainer.explain(path, entry)
+        return {"path": path, **explained._asdict(), "attempts": entry.attempts if entry else 0}
 
     def scan(self, folder: str | None) -> int:
         """Request a scan of a folder or of everything.
@@ -820,79 +822,10 @@ class Library:
         self._pause.check()
         self._brakes.check()
 
-    def _explain(self, path: str, entry: LedgerEntry | None) -> tuple[str, str, str | None]:
-        """State, reason and rule."""
-        if path in self._queue:
-            held = self._held_up() or "It is about to be looked at, or waits until it has settled."
-            return "pending", held, None
-        if silence := self._silence(path):
-            return entry.state if entry else "unknown", silence, None
-        return self._explain_unknown(path) if entry is None else self._explain_known(path, entry)
-
-    def _explain_known(self, path: str, entry: LedgerEntry) -> tuple[str, str, str | None]:
-        offline = RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path)
-        if offline:
-            return entry.state, f"What was indexed stays: {offline}", None
-        if unread := self._unread.why(path):
-            stays = " What was indexed of it stays." if entry.id else ""
-            return entry.state, f"It cannot be read now, and is tried again in a while: {unread}{stays}", None
-        if entry.state is PictureState.FAILED:
-            return "failed", entry.reason or "It could not be read.", None
-        if entry.state is PictureState.WAITING:
-            reason = self._held_up() or self._embedder.status().reason or "It is loading."
-            said = "its vector waits for the model, and whether all of it can be read shows then"
-            return "waiting", f"Its metadata is searchable; {said}. {reason}", None
-        verdict = self._rules.explain(path)
-        if not verdict.ok:
-            return entry.state, f"It {verdict.reason}.", verdict.rule
-        mute = [os.path.basename(sidecar) for sidecar in sidecars_of(path) if _is_mute(sidecar)]
-        but = f" {' and '.join(mute)} beside it cannot be read, and says nothing of it." if mute else ""
-        return entry.state, f"It is in the index.{but}", verdict.rule
-
     def _held_up(self) -> str | None:
         """What keeps everything from being indexed now, in words."""
         trouble = self._trouble()
         return trouble[1] if trouble and trouble[0] in {"paused", "blocked"} else None
-
-    def _explain_unknown(self, path: str) -> tuple[str, str, str | None]:
-        if os.path.isdir(path) and not os.path.islink(path):
-            return self._explain_folder(path)
-        if not os.path.lexists(path):
-            return "missing", "There is no such file, and none is known.", None
-        verdict = self._rules.explain(path)
-        if not verdict.ok and os.path.islink(path) and os.path.isdir(path):
-            return "skipped", self._explain_linked_folder(os.path.realpath(path)), verdict.rule
-        if not verdict.ok:
-            reason = self._explain_sidecar(path) if is_sidecar(path) else f"It {verdict.reason}."
-            return "skipped", reason, verdict.rule
-        return "unknown", "Neither an event nor a scan has met it yet; try `imagedb scan`.", None
-
-    def _explain_sidecar(self, path: str) -> str:
-        names = ", ".join(os.path.basename(entry.path) for entry in self._ledger.of_sidecar(path))
-        whose = f"the pictures of its name{f', {names}' if names else ''}"
-        if _is_mute(path):
-            return f"It is a sidecar that is damaged, unfinished or too large, and says nothing of {whose}."
-        return f"It is a sidecar: what it says counts for {whose}."
-
-    def _explain_linked_folder(self, real: str) -> str:
-        verdict = self._rules.explain(real)
-        what = "is watched" if verdict.ok else verdict.reason
-        return (
-            f"It is a symbolic link to the folder {real}, and links are not followed. That folder {what}: "
-            f"`imagedb why {shlex.quote(real)}` says more."
-        )
-
-    def _explain_folder(self, path: str) -> tuple[str, str, str | None]:
-        verdict = self._rules.explain(path)
-        if not verdict.ok:
-            return "skipped", f"It is a folder that {verdict.reason}.", verdict.rule
-        counts = self._ledger.counts(path)
-        told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        return (
-            "folder",
-            f"It is a folder that is watched. Files in it and below: {told or 'no pictures'}.",
-            None,
-        )
 
     def _is_offline(self, path: str) -> bool:
         """Whether the root or disk of this picture was away when it was last looked at; never waits."""
@@ -1023,15 +956,6 @@ def open_generation(
         options=settings.storage_options if generation.is_remote else None,
         on_doubt=on_doubt,
     )
-
-
-def _is_mute(sidecar: str) -> bool:
-    packet = read_packet(sidecar)
-    return packet is None or not is_packet(packet)
-
-
-def _speaking_sidecars(path: str) -> list[str]:
-    return [sidecar for sidecar in sidecars_of(path) if not _is_mute(sidecar)]
 
 
 def _waiting_in_words(pictures: int) -> str:

@@ -539,6 +539,23 @@ class TestMounts:
         self.assert_equal(mounted)
         assert embedded(mounted) == 4 + beneath
 
+    def test_a_disk_that_will_not_come_back_is_forgotten_when_its_folder_is_ignored(
+        self, mounted: Machine
+    ) -> None:
+        stick = mounted.home / "elsewhere" / "stick"
+        stick.mkdir()
+        self.inside(mounted, "mount", "--bind", str(mounted.home / "disk"), str(stick))
+        mounted.until(lambda: "elsewhere/stick/trip/two.png" in mounted.listed())
+        self.inside(mounted, "umount", str(stick))
+        mounted.run("scan")
+        mounted.wait()
+        assert "elsewhere/stick/trip/two.png" in mounted.listed()
+        (mounted.home / "config.toml").write_text('ignore = ["stick/"]\n')
+        assert mounted.process is not None
+        mounted.process.send_signal(signal.SIGHUP)
+        mounted.until(lambda: "elsewhere/stick/trip/two.png" not in mounted.listed())
+        self.assert_equal(mounted)
+
 
 class TestTwoDisks:
     """One mounted below the other; the pictures of each stay while it is away, whatever the other does."""

@@ -7,6 +7,7 @@ there is no answer.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -28,10 +29,12 @@ class Lookout:
 
     :param look: what is wrong with a place, as the end of a sentence that begins with "it", or ``None``.
         What it raises is raised to those who asked.
+    :param touch: what tells whether a place answers at all, and wakes up no disk that sleeps.
     """
 
-    def __init__(self, look: Callable[[str], str | None]) -> None:
+    def __init__(self, look: Callable[[str], str | None], touch: Callable[[str], object] = os.lstat) -> None:
         self._look = look
+        self._touch = touch
         self._lock = threading.Lock()
         self._looks: dict[str, _Look] = {}
         self._stopped = False
@@ -60,13 +63,13 @@ class Lookout:
                 return look.silence()
             if self._stopped:
                 return "was not looked at, as the daemon stops"
-            if look.began >= asked:
+            if look.began >= asked and not look.is_touch:
                 return look.result()
 
     def answers(self, place: str, patience_s: float = SILENT_S) -> bool:
-        """Whether a place does within this time, whatever it says."""
+        """Whether a place does within this time, whatever it says; it is no more than touched."""
         try:
-            look = self._under_way(place)
+            look = self._under_way(place, is_touch=True)
         except RuntimeError:
             return True
         return look.over.wait(look.patience_left(patience_s)) and not self._stopped
@@ -87,12 +90,15 @@ class Lookout:
             looks = list(self._looks.items())
         return {place: look.silence() for place, look in looks if look.is_silent()}
 
-    def _under_way(self, place: str) -> _Look:
-        """:raises RuntimeError: no thread can be started."""
+    def _under_way(self, place: str, *, is_touch: bool = False) -> _Look:
+        """The look that goes on there, of whatever kind, or else a new one.
+
+        :raises RuntimeError: no thread can be started.
+        """
         with self._lock:
             look = self._looks.get(place)
             if look is None:
-                look = _Look()
+                look = _Look(is_touch)
                 thread = threading.Thread(
                     target=self._run, args=(place, look), name=f"{NAME} {place!r}", daemon=True
                 )
@@ -102,7 +108,10 @@ class Lookout:
 
     def _run(self, place: str, look: _Look) -> None:
         try:
-            look.finding = self._look(place)
+            if look.is_touch:
+                self._touch(place)
+            else:
+                look.finding = self._look(place)
         # It is for those who asked.
         except Exception as error:  # noqa: BLE001 - see above
             look.error = error
@@ -143,6 +152,7 @@ class _Look:
     :param over: there is nothing more to wait for.
     """
 
+    is_touch: bool
     began: float = field(default_factory=time.monotonic)
     began_at: float = field(default_factory=time.time)
     over: threading.Event = field(default_factory=threading.Event)

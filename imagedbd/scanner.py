@@ -136,7 +136,7 @@ class Scanner:
 
     def start(self) -> None:
         """Start the thread, with a scan of everything. To be called once."""
-        reasons = {root: self._lookout.ask(root) for root in self._rules.roots}
+        reasons = {root: self._lookout.ask(root, SILENT_S) for root in self._rules.roots}
         self._offline = {root: reason for root, reason in reasons.items() if reason}
         self.request()
         self._thread = threading.Thread(target=self._run, name="scanner", daemon=True)
@@ -247,11 +247,11 @@ class Scanner:
 
     def why_offline(self, root: str) -> str | None:
         """As :meth:`RootGuard.why_offline`; waits for a while only where the root does not answer."""
-        return self._lookout.ask(root)
+        return self._lookout.ask(root, SILENT_S)
 
     def answers(self, root: str) -> bool:
         """Whether a root's file system answers; waits for a while only where it does not."""
-        return self._lookout.answers(root)
+        return self._lookout.answers(root, SILENT_S)
 
     def roots_status(self) -> list[RootStatus]:
         """Each root as it stands now. Looks at the disk, a few system calls a root."""
@@ -523,7 +523,9 @@ class _Scan:
         self.at, self.since = folder, time.monotonic()
 
     def _is_offline(self, place: str) -> bool:
-        reason = self.lookout.ask(place)
+        reason = self.lookout.ask(place, SILENT_S)
+        if self.stopping.is_set():  # then that says nothing, and nobody may take this scan for complete
+            raise ScanStoppedError
         if reason is None:
             return False
         self.offline[place] = reason

@@ -110,6 +110,25 @@ def test_a_stop_waits_for_nobody_and_takes_no_place_for_well(places: Places) -> 
     assert lookout.ask("/there") == "was not looked at, as the daemon stops"
 
 
+def test_whether_a_place_answers_is_found_out_by_a_touch_that_is_no_look(places: Places) -> None:
+    touches: list[str] = []
+
+    def touch(place: str) -> None:
+        touches.append(place)
+        if place == "/dead":
+            places.let_go.wait(FOREVER)
+
+    lookout = Lookout(places.look, touch)
+    assert lookout.answers("/there")
+    assert not lookout.answers("/dead", 0.05)
+    assert (touches, places.looks) == (["/there", "/dead"], [])
+    places.answer = "is gone"
+    assert str(lookout.ask("/dead", 0.05)).startswith("has not answered since")
+    assert places.looks == [], "one of them at a time"
+    places.let_go.set()
+    assert lookout.ask("/dead", FOREVER) == "is gone"
+
+
 def test_a_look_that_fails_is_told_to_who_asked() -> None:
     def fail(_: str) -> str | None:
         raise StoreError("The ledger is damaged.")

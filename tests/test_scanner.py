@@ -953,3 +953,19 @@ class TestSilentRoots:
         assert world.scanner.trouble.startswith(f"{silent}/deep has not answered since 20")
         world.scanner.stop()
         assert "left behind" in caplog.text
+
+    def test_a_scan_that_is_stopped_while_it_waits_for_an_answer_counts_for_nothing(
+        self, world, silent, hang, monkeypatch
+    ):
+        monkeypatch.setattr("imagedbd.scanner._STOP_S", FOREVER)
+        world.scanner.start()
+        assert world.scanner.wait_scanned(1, FOREVER)
+        hang(silent)
+        monkeypatch.setattr("imagedbd.scanner.SILENT_S", FOREVER)
+        monkeypatch.setattr("imagedbd.lookout.SILENT_S", FOREVER)
+        ticket = world.scanner.request(silent)
+        while not world.scanner._lookout._looks:
+            time.sleep(0.01)
+        world.scanner.stop()
+        assert not world.scanner.wait_scanned(ticket, 0)
+        assert not world.scanner._thread.is_alive()

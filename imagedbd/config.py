@@ -32,6 +32,10 @@ DEFAULT_MODELS: Final = {
 
 ROOT_PATIENCE_S: Final = 5.0
 """How long the folders that the settings name may take to answer."""
+SILENT_FOLDER: Final = (
+    "A folder that the settings name does not answer, as on a share whose server is gone. "
+    "`findmnt` shows what is mounted, and `umount -l` lets go of it."
+)
 MAX_SOCKET_PATH: Final = 107
 """Bytes that fit into ``sockaddr_un.sun_path`` with its closing NUL; see unix(7)."""
 
@@ -155,10 +159,7 @@ def settings_soon(load: Callable[[], Settings]) -> Settings:
     try:
         return within(ROOT_PATIENCE_S, load)
     except TimeoutError:
-        raise ConfigError(
-            "A folder that the settings name does not answer, as on a share whose server is gone. "
-            "`findmnt` shows what is mounted, and `umount -l` lets go of it."
-        ) from None
+        raise ConfigError(SILENT_FOLDER) from None
 
 
 def socket_place(overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> str:

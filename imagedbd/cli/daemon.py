@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +29,24 @@ app = typer.Typer(
 ConfigFile = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="Settings file. Also IMAGEDBD_CONFIG.")
 ]
+
+
+@contextmanager
+def _telling_of_silence() -> Iterator[None]:
+    """Say it if the folders that the settings name do not answer: it is waited for them.
+
+    Where a link in one of them leads is not known before, and pictures of another place would be forgotten.
+    """
+    from imagedbd.config import ROOT_PATIENCE_S, SILENT_FOLDER
+
+    words = f"{SILENT_FOLDER} The daemon starts as soon as it does."
+    telling = threading.Timer(ROOT_PATIENCE_S, output.say, [f"imagedbd: {words}"])
+    telling.daemon = True
+    telling.start()
+    try:
+        yield
+    finally:
+        telling.cancel()
 
 
 def _show_version(wanted: bool) -> None:
@@ -121,7 +141,9 @@ def run(  # noqa: PLR0917 - typer gives them by name; each is an option
     }
     with explaining_failure():
         check_named_file(config)
-        load_settings(flags)  # a fault in the settings is told before the imports that take seconds
+        # A fault in the settings is told before the imports that take seconds.
+        with _telling_of_silence():
+            load_settings(flags)
         from imagedbd import daemon
 
         return daemon.run(lambda: load_settings(flags), pull=pull)

@@ -151,3 +151,17 @@ def test_commands_and_a_reload_beside_a_root_that_hangs_do_not_hang(machine: Mac
             client(machine).reload()
         assert client(machine).status()["roots"]
         assert machine.stop() == 0
+
+
+def test_a_start_beside_a_root_that_hangs_says_what_it_waits_for(machine: Machine, dead: Path) -> None:
+    assert machine.process is not None
+    inside = ["nsenter", "--mount", "--target", str(machine.process.pid)]
+    with silent(machine, dead), (machine.home / "second").open("wb") as log:
+        command = [program("imagedbd"), "run", "--no-pull", "--root", str(dead), "--log-level", "debug"]
+        second = subprocess.Popen([*inside, *command], env=machine.environment, stderr=log)
+        said = Path(log.name)
+        machine.until(lambda: b"does not answer" in said.read_bytes(), 60)
+        assert b"The daemon starts as soon as it does." in said.read_bytes()
+        assert second.poll() is None
+    # It answers now, and the first daemon still runs.
+    assert second.wait(60) == 75, said.read_text()

@@ -6,6 +6,7 @@ Searches and watching go on, as in a pause; unlike a pause, this ends by itself.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Final
@@ -49,19 +50,29 @@ class Brakes:
         cpu_seconds: Callable[[], float] | None = None,
     ) -> None:
         self._folder = folder
-        self._min_free = min_free
-        self._on_mains_alone = on_mains_alone
         self._supplies = supplies
         self._clock = clock
+        self._cpu_seconds = cpu_seconds or _Family().cpu_seconds
         self._reason: str | None = None
-        self._looked_at = -LOOK_S
-        self._share = _Share(max_cpu, clock, cpu_seconds or _Family().cpu_seconds) if max_cpu else None
+        self._max_cpu = 0
+        self._share: _Share | None = None
+        self.adjust(min_free=min_free, on_mains_alone=on_mains_alone, max_cpu=max_cpu)
+
+    def adjust(self, *, min_free: int, on_mains_alone: bool, max_cpu: int) -> None:
+        """Go by other values from now on; they are those of the constructor."""
+        self._min_free = min_free
+        self._on_mains_alone = on_mains_alone
+        self._looked_at = -math.inf
+        if max_cpu != self._max_cpu:
+            self._max_cpu = max_cpu
+            self._share = _Share(max_cpu, self._clock, self._cpu_seconds) if max_cpu else None
 
     def left(self) -> float:
         """Seconds for which nothing is to be begun; 0 where nothing speaks against it."""
         if self.reason() is not None:
             return LOOK_S
-        return self._share.overdrawn_s() if self._share else 0.0
+        share = self._share  # another thread may take it away
+        return share.overdrawn_s() if share else 0.0
 
     def reason(self) -> str | None:
         """What speaks against any work, in a sentence; a bound on CPU time slows down and stops nothing."""

@@ -169,8 +169,8 @@ def _reload(library: Library, notifier: Notifier) -> None:
         log.error("the old settings stay: %s", error.message)
     else:
         log.info("settings read again; changed: %s", ", ".join(changes["changed"]) or "nothing")
-        if changes["needs_restart"]:
-            log.warning("these count from the next start on: %s", ", ".join(changes["needs_restart"]))
+        if late := [name for name in changes["needs_restart"] if name in changes["changed"]]:
+            log.warning("these count from the next start on: %s", ", ".join(late))
     finally:
         notifier.reloaded()
     library.scan(None)

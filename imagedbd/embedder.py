@@ -128,6 +128,7 @@ class EmbedderProcess:
     ) -> None:
         self._spec, self._device, self._dtype = spec, device, dtype
         self._ttl_s = ttl_s
+        self._quiet_since = time.monotonic()
         self._expected = expected
         self._on_ready = on_ready
         self._status = ModelStatus(spec, ModelState.UNLOADED)
@@ -163,6 +164,13 @@ class EmbedderProcess:
 
     def status(self) -> ModelStatus:
         return self._status
+
+    def keep_for(self, ttl_s: float) -> None:
+        """Have the child leave after so many idle seconds from now on, those that have passed included."""
+        self._ttl_s = ttl_s
+        wake = _Request(Priority.PROMPT, next(self._sequence), None)
+        wake.future.cancel()  # it asks for nothing
+        self._requests.put(wake)
 
     def load(self) -> Future[NDArray[np.float32]]:
         """Have the model loaded now, also after it was found unavailable; resolves to an empty array."""
@@ -214,13 +222,16 @@ class EmbedderProcess:
                 _refuse(request)
             elif request.future.set_running_or_notify_cancel():
                 self._serve(request)
+                self._quiet_since = time.monotonic()
         self._stop_child()
         self._refuse_the_rest()
 
     def _patience(self) -> float | None:
         if self._status.state is ModelState.UNAVAILABLE:
             return max(0.0, self._retry_at - time.monotonic())
-        return self._ttl_s or None if self._child else None
+        if self._child and self._ttl_s:
+            return max(0.0, self._quiet_since + self._ttl_s - time.monotonic())
+        return None
 
     def _on_quiet(self) -> None:
         if self._status.state is ModelState.UNAVAILABLE:

@@ -21,7 +21,7 @@ from imagedbd import __version__
 from imagedbd.backups import Source
 from imagedbd.brakes import Brakes
 from imagedbd.change_queue import ChangeQueue
-from imagedbd.config import parse_model, settings_soon
+from imagedbd.config import ABOUT_SETTINGS, parse_model, settings_soon
 from imagedbd.datatypes import Limits, ModelState, PictureState, Query, RootState
 from imagedbd.decoder import Decoder
 from imagedbd.differences import Difference, differences
@@ -44,6 +44,7 @@ from imagedbd.generations import Generation, GenerationsFile, generations_of, no
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import NAME as LEDGER
 from imagedbd.ledger import Ledger
+from imagedbd.logs import set_level
 from imagedbd.names import Names
 from imagedbd.pausing import Pause
 from imagedbd.readers import READERS, waits_for
@@ -78,7 +79,10 @@ log = logging.getLogger(__name__)
 PATIENCE_S: Final = 60.0
 """How long a request waits for what the indexer has in hand."""
 EXPORTED_AT_ONCE: Final = 1_000
-LIVE_SETTINGS: Final = frozenset({"roots", "ignore"})
+RULES: Final = frozenset({"roots", "ignore"})
+BRAKES: Final = frozenset({"max_cpu", "on_battery", "min_free"})
+PACE: Final = frozenset({"rescan", "rescan_unheard"})
+LIVE_SETTINGS: Final = RULES | BRAKES | PACE | {"model_ttl", "log_level"}
 """Settings that a reload applies at once."""
 SWITCHED_SETTINGS: Final = frozenset(
     {"store", "store_uri", "storage_options", "model", "named", "overridden"}
@@ -101,6 +105,8 @@ class Library:
         :raises StoreUnreadableError: if store or ledger cannot be opened.
         """
         self._settings = settings
+        self._last_read = settings
+        self._told_differences: frozenset[str] = frozenset()
         self._read_settings = read_settings
         self._started = time.monotonic()
         self._closing = False
@@ -132,12 +138,7 @@ class Library:
         self._closers.callback(self._decoder.close)
         self._room = EngineRoom(self._first_engine())
         self._closers.callback(self._room.close)
-        self._brakes = Brakes(
-            settings.data_dir,
-            min_free=settings.min_free,
-            on_mains_alone=settings.on_battery == "pause",
-            max_cpu=settings.max_cpu,
-        )
+        self._brakes = Brakes(settings.data_dir, **_brakes(settings))
         self._queue = ChangeQueue(settings.settle, settings.settle_max, brake=self._brakes.left)
         self._pause = Pause(settings.data_dir, self._queue)
         self._unread = UnreadFiles(settings.rescan_unheard)
@@ -311,8 +312,7 @@ class Library:
         for root in self._scanner.roots_status():
             if root.state is RootState.OFFLINE:
                 log.warning("%s is offline: %s", root.path, root.reason, extra={"root": root.path})
-        for difference in self._differences():
-            log.warning("%s", difference.text)
+        self._tell_differences()
 
     def break_off_start(self) -> None:
         """The daemon is to stop: :meth:`start` does nothing more that takes long. Never waits."""
@@ -638,7 +638,8 @@ class Library:
     def reload(self) -> dict[str, Any]:
         """Read the settings again; a faulty file changes nothing.
 
-        :returns: ``changed``, and ``needs_restart``: names of settings that count from the next start on.
+        :returns: ``changed``: names of settings that are other ones than when they were last read; and
+            ``needs_restart``: of those that count from the next start on, whenever they changed.
         :raises ConfigError: with the fault.
         """
         with self._reloading:
@@ -646,26 +647,44 @@ class Library:
 
     def _reload(self) -> dict[str, Any]:
         old, new = self._settings, settings_soon(self._read_settings)
-        names = [name for name in asdict(new) if getattr(new, name) != getattr(old, name)]
+        changed = [name for name in asdict(new) if getattr(new, name) != getattr(self._last_read, name)]
         followed = LIVE_SETTINGS | SWITCHED_SETTINGS
         self._drop_relocations(new.roots)
         settings = replace(old, **{name: getattr(new, name) for name in followed})
         rules = _rules(settings)  # what is wrong with them is found before anything is changed
-        self._settings = settings
-        if SWITCHED_SETTINGS.intersection(names):
-            for difference in self._differences():
-                log.warning("%s", difference.text)
-        if LIVE_SETTINGS.intersection(names):
-            self._rules = self._indexer.rules = rules
-            self._roots_are_wanted = self._roots_are_wanted or "roots" in names
-            self._watcher.set_rules(self._rules)
-            self._scanner.set_rules(self._rules)
-        changed = [name for name in names if name not in {"named", "overridden"}]
-        late = [name for name in changed if name not in followed]
+        self._settings, self._last_read = settings, new
+        if SWITCHED_SETTINGS.intersection(changed):
+            self._tell_differences()
+        self._apply(settings, rules, frozenset(changed))
+        late = [n for n in asdict(new) if n not in ABOUT_SETTINGS and getattr(new, n) != getattr(settings, n)]
         # A remote table keeps those that it was opened with, however often the settings are read again.
         if self._generations.current.active.is_remote and self._options_in_use != new.storage_options:
             late.append("storage_options")
-        return {"changed": changed, "needs_restart": late}
+        return {"changed": [name for name in changed if name not in ABOUT_SETTINGS], "needs_restart": late}
+
+    def _apply(self, settings: Settings, rules: Rules, changed: frozenset[str]) -> None:
+        """Have the rooms go by what has changed of the live settings."""
+        if changed & RULES:
+            self._rules = self._indexer.rules = rules
+            self._roots_are_wanted = self._roots_are_wanted or "roots" in changed
+            self._watcher.set_rules(rules)
+            self._scanner.set_rules(rules)
+        if changed & BRAKES:
+            self._brakes.adjust(**_brakes(settings))
+        if changed & PACE:
+            self._scanner.set_pace(settings.rescan, settings.rescan_unheard)
+        if "model_ttl" in changed:
+            self._embedder.keep_for(settings.model_ttl)
+        if "log_level" in changed:
+            set_level(settings.log_level)
+
+    def _tell_differences(self) -> None:
+        """Each once, and again if it was gone in between."""
+        texts = [difference.text for difference in self._differences()]
+        for text in texts:
+            if text not in self._told_differences:
+                log.warning("%s", text)
+        self._told_differences = frozenset(texts)
 
     def relocate(self, old: str, new: str, *, only_check: bool = False) -> dict[str, Any]:
         """Follow a root to its new place, which the settings name already, without embedding anything.
@@ -1000,6 +1019,14 @@ def _rules(settings: Settings) -> Rules:
         )
     except ValueError as error:
         raise ConfigError(f"ignore: {error}.") from error
+
+
+def _brakes(settings: Settings) -> dict[str, Any]:
+    return {
+        "min_free": settings.min_free,
+        "on_mains_alone": settings.on_battery == "pause",
+        "max_cpu": settings.max_cpu,
+    }
 
 
 def _limits(settings: Settings) -> Limits:

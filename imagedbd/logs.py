@@ -48,6 +48,11 @@ def logging_at(level: str) -> Iterator[None]:
         throttle.tell_all()
 
 
+def set_level(level: str) -> None:
+    """Log what is at least this important from now on; see :func:`logging_at`."""
+    logging.getLogger().setLevel(level.upper())
+
+
 def _handler() -> logging.Handler:
     if _leads_to_journal(sys.stderr.fileno()):
         from cysystemd.journal import send  # noqa: PLC0415 - only where there is a journal

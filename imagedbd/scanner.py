@@ -163,6 +163,15 @@ class Scanner:
             self._rules = rules
         self.request()
 
+    def set_pace(self, rescan_s: float, unheard_s: float) -> None:
+        """Scan at other intervals, counted from the last scans; they are those of the constructor."""
+        with self._changed:
+            if self._next_full is not None:
+                self._next_full += rescan_s - self._rescan_s
+            self._next_unheard = min(self._next_unheard, time.monotonic() + unheard_s)
+            self._rescan_s, self._unheard_s = rescan_s, unheard_s
+            self._changed.notify_all()
+
     def request(self, folder: str | None = None) -> int:
         """Ask for a scan of this folder with all below, or of everything. Returns at once.
 

@@ -338,6 +338,19 @@ def test_an_idle_model_leaves_and_is_back_for_the_next_prompt(stub_model: str) -
         embedder.close()
 
 
+def test_an_idle_model_that_was_to_stay_leaves_when_it_is_told_to(stub_model: str) -> None:
+    embedder = EmbedderProcess(stub_model, device="cpu", ttl_s=0)
+    try:
+        embedder.embed_prompts(["a dog"]).result(120)
+        embedder.keep_for(0.1)
+        deadline = time.monotonic() + 30
+        while embedder.status().state is not ModelState.UNLOADED:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        embedder.close()
+
+
 def test_a_request_that_fails_in_the_model_fails_alone(stub_model: str) -> None:
     embedder = EmbedderProcess(stub_model, device="cpu")
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from store_rows import MODEL, picture
@@ -86,6 +87,40 @@ def test_options_of_a_remote_store_that_is_open_need_a_restart(
     wanted = {"changed": ["storage_options"], "needs_restart": ["storage_options"]}
     assert home.library.reload() == wanted
     assert home.library.reload() == {"changed": [], "needs_restart": ["storage_options"]}
+
+
+def test_settings_of_pace_and_restraint_count_at_once(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)  # whatever was set is undone
+    assert home.library._brakes.reason() is None
+    changes: dict[str, Any] = {
+        "model_ttl": 5.0, "rescan": 7.0, "rescan_unheard": 8.0, "max_cpu": 50, "on_battery": "pause",
+        "min_free": 1 << 60, "log_level": "error",
+    }  # fmt: skip
+    home.settings = replace(home.settings, **changes)
+    assert home.library.reload() == {"changed": list(changes), "needs_restart": []}
+    assert "Indexing waits for room" in str(home.library._brakes.reason())
+    assert logging.getLogger().level == logging.ERROR
+    assert home.library._embedder._ttl_s == 5.0
+    assert (home.library._scanner._rescan_s, home.library._scanner._unheard_s) == (7.0, 8.0)
+    home.settings = replace(home.settings, min_free=1)
+    home.library.reload()
+    assert home.library._brakes.reason() is None
+
+
+def test_what_counts_from_the_next_start_on_is_logged_when_it_changes_and_no_other_time(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    home.settings = replace(home.settings, device="cuda", model="ViT-B-16/openai", named=frozenset({"model"}))
+    assert home.library.reload() == {"changed": ["model", "device"], "needs_restart": ["device"]}
+    assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1  # the model's switch
+    caplog.clear()
+    daemon._reload(home.library, Notifier(enabled=False))
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
+    home.settings = replace(home.settings, decoders=2, named=frozenset({"model", "decoders"}))
+    daemon._reload(home.library, Notifier(enabled=False))
+    told = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert told == ["these count from the next start on: decoders"]
+    assert home.library.reload() == {"changed": [], "needs_restart": ["device", "decoders"]}
 
 
 def furnish(folder: Path) -> Path:

@@ -587,6 +587,16 @@ class TestTheThread:
         path = world.add("a.jpg")
         assert [change.path for change in world.queue.take(1, timeout=FOREVER)] == [path]
 
+    def test_takes_up_another_pace_while_it_waits(self, world):
+        world.scanner = Scanner(
+            world.rules, world.ledger, world.queue, settle_s=0, rescan_s=1e6, unheard_s=1e6
+        )
+        world.scanner.start()
+        assert world.scanner.wait_scanned(1, FOREVER)
+        path = world.add("a.jpg")
+        world.scanner.set_pace(0.05, 1e6)
+        assert [change.path for change in world.queue.take(1, timeout=FOREVER)] == [path]
+
     def test_scans_by_new_rules_once_it_has_them(self, world):
         world.scanner.start()
         other = world.base / "other"

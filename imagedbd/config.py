@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import platformdirs
 
@@ -23,6 +23,9 @@ from imagedbd.devices import check_device
 from imagedbd.errors import ConfigError
 from imagedbd.lookout import within
 from imagedbd.toml_file import read_toml
+
+if TYPE_CHECKING:
+    from tomlkit import TOMLDocument
 
 DEFAULT_MODELS: Final = {
     "lance": "ViT-B-16/laion2b_s34b_b88k",
@@ -228,7 +231,7 @@ def edit_setting(config_file: str, name: str, value: str) -> None:
 
     try:
         path = Path(config_file)
-        document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+        document = _document(path)
         if name == "store" and isinstance(document.get(name), Mapping):
             document[name]["kind"] = value
         else:
@@ -250,8 +253,7 @@ def edit_roots(config_file: str, *, add: str | None = None, remove: str | None =
 
     try:
         path = Path(config_file)
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        document = tomlkit.parse(text)
+        document = _document(path)
         listing = document.setdefault("roots", tomlkit.array())
         roots = [resolve_root(root) for root in _check_list(config_file, listing)]
         changed = False
@@ -281,7 +283,7 @@ def move_root(config_file: str, old: str, new: str) -> bool:
 
     try:
         path = Path(config_file)
-        document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+        document = _document(path)
         listing = document.get("roots", [])
         roots = _check_list(config_file, listing)
         found = [i for i, root in enumerate(roots) if old in {plain_path(root), resolve_root(root)}]
@@ -296,6 +298,17 @@ def move_root(config_file: str, old: str, new: str) -> bool:
     except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
         raise ConfigError(f"{config_file} cannot be changed: {error}") from error
     return True
+
+
+def _document(path: Path) -> TOMLDocument:
+    """The file with its comments.
+
+    :raises ConfigError: it cannot be read; a fault in it is told as everywhere.
+    """
+    import tomlkit
+
+    read_toml(str(path))
+    return tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
 
 
 def plain_path(path: str) -> str:

@@ -904,8 +904,16 @@ class Wait:
             return self._library.counts()
         self._library.check_work()
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            raise WaitTimeoutError(f"{self._queue.pending} changes are still to be indexed.")
+            raise WaitTimeoutError(self._what_is_left())
         return None
+
+    def _what_is_left(self) -> str:
+        pending = self._queue.pending
+        if self._ticket is None:
+            return f"The folders are still being scanned; {count(pending, 'change')} to look at so far."
+        if not pending:
+            return f"{_waiting_in_words(self._library.waiting())} for the model."
+        return f"{count(pending, 'change is', 'changes are')} still to be indexed."
 
     def _is_over(self) -> bool:
         if self._ticket is None:

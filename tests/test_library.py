@@ -15,7 +15,7 @@ from store_rows import MODEL, picture
 from imagedbd import daemon
 from imagedbd.config import Settings
 from imagedbd.datatypes import Batch, Query
-from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError, UsageError
+from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError, UsageError, WaitTimeoutError
 from imagedbd.generations import Generation, Generations, noted_damage
 from imagedbd.library import Library
 from imagedbd.notify import Notifier
@@ -121,6 +121,11 @@ def test_what_counts_from_the_next_start_on_is_logged_when_it_changes_and_no_oth
     told = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert told == ["these count from the next start on: decoders"]
     assert home.library.reload() == {"changed": [], "needs_restart": ["device", "decoders"]}
+
+
+def test_a_wait_that_was_too_short_for_the_scan_says_so(home: Home) -> None:
+    with pytest.raises(WaitTimeoutError, match="The folders are still being scanned; 0 changes"):
+        home.library.wait(0).poll()
 
 
 def furnish(folder: Path) -> Path:

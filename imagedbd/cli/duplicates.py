@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from imagedbd.cli import completion, flags, output, progress, query, tables
+from imagedbd.cli.emptiness import why_nothing
 from imagedbd.cli.entry import examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.target import target_of
@@ -56,7 +57,8 @@ def dupes(
         raise UsageError(f"--tier is {', '.join(_TIERS)}; not {output.printable(unknown[0])}.")
     form = output.chosen_form(as_json=as_json, jsonl=jsonl, paths=False, nul=False)
     under = [query.real_path(folder) for folder in folders or ()]
-    groups, end = _found(target_of(context).client.dupes(under, tiers or ()))
+    target = target_of(context)
+    groups, end = _found(target.client.dupes(under, tiers or ()))
     if form is not Form.TABLE:
         output.write_rows(groups, form)
     else:
@@ -64,6 +66,8 @@ def dupes(
             _print_group(group)
     for remark in _remarks(end):
         output.note(remark)
+    if not end["looked_at"]:
+        raise NothingMatchedError(why_nothing(target, folders or ()))
     if not groups:
         raise NothingMatchedError(f"Among {output.count(end['looked_at'], 'picture')} none is there twice.")
     if form is Form.TABLE:

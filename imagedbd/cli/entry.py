@@ -158,7 +158,7 @@ def _behind_dashes(error: typer.TyperException, context: Any) -> str:
 def _name_of(parameter: Any) -> str:
     """The option as it is typed, or the argument as the usage line names it."""
     is_option = parameter.param_type_name == "option"
-    return str(max(parameter.opts, key=len) if is_option else parameter.display_name_raw)
+    return ", ".join(sorted(parameter.opts, key=len)) if is_option else str(parameter.display_name_raw)
 
 
 def _report(name: str, error: ImagedbError) -> int:

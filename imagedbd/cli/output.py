@@ -13,9 +13,11 @@ import errno
 import io
 import json
 import os
+import re
 import select
 import shutil
 import sys
+import textwrap
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from imagedbd import text
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 printable: Final = text.printable
 count: Final = text.count
 
+_QUOTED: Final = re.compile("`[^`]*`")
+_UNBROKEN: Final = "\x91"
+"""Stands for a blank that is no place to fold; nothing printable has it."""
 _UNBOUNDED: Final = 100_000
 """Columns of an output that nobody folds."""
 
@@ -94,8 +99,14 @@ def write(text: str) -> None:
 
 
 def say(words: str) -> None:
-    """Words for the user, on standard error; they may have several lines, and steer no terminal."""
-    sys.stderr.write("\n".join(map(printable, words.split("\n"))) + "\n")
+    """Words for the user, on standard error; they may have several lines, and steer no terminal.
+
+    A terminal has them folded between words. A line that is set in has its place, and stays as it is.
+    """
+    lines = list(map(printable, words.split("\n")))
+    if sys.stderr.isatty():
+        lines = [part for line in lines for part in _folded(line, columns_of_errors())]
+    sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
 
 
@@ -177,6 +188,15 @@ def show_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _folded(line: str, width: int) -> list[str]:
+    """A line as lines of this many columns; what stands in backquotes can still be copied in one piece."""
+    if len(line) <= width or line[:1] == " ":
+        return [line]
+    kept = _QUOTED.sub(lambda quoted: quoted[0].replace(" ", _UNBROKEN), line)
+    parts = textwrap.wrap(kept, width, break_long_words=False, break_on_hyphens=False)
+    return [part.replace(_UNBROKEN, " ") for part in parts]
 
 
 def _write_array(rows: Iterable[Mapping[str, Any]]) -> None:

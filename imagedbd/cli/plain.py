@@ -114,5 +114,6 @@ def _number(value: Any) -> float:
 def _check_bounds(parameter: Parameter, context: typer.Context, value: Any) -> None:
     low, high = parameter.type_descriptor.parameter_info.min, parameter.type_descriptor.parameter_info.max
     if (low is not None and value < low) or (high is not None and value > high):
-        message = f"{value} is not between {low:g} and {high:g}."
+        bounds = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+        message = f"{value} is not {bounds}."
         raise typer.BadParameter(message, ctx=context, param=parameter)

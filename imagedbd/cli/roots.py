@@ -36,6 +36,7 @@ def add(context: typer.Context, folders: _Folders) -> None:
     for root in roots:
         _check_folder(root)
     target = target_of(context)
+    target.check_file()
     status = _status(target)
     config_file = _config_file(target, status)
     for root in roots:
@@ -59,6 +60,7 @@ def remove(
     from imagedbd.config import edit_roots, resolve_root
 
     target = target_of(context)
+    target.check_file()
     status = _status(target)
     config_file = _config_file(target, status)
     roots = [resolve_root(folder) for folder in folders]
@@ -95,6 +97,7 @@ def relocate(
     from imagedbd.relocation import check_places, note_at_rest
 
     target = target_of(context)
+    target.check_file()
     status = _status(target)
     config_file = _config_file(target, status)
     place = resolve_root(new)

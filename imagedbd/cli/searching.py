@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from itertools import islice
@@ -11,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imagedbd.cli import completion, flags, output, query, showing, tables
+from imagedbd.cli.emptiness import why_nothing
 from imagedbd.cli.entry import ExplainedUsageError, examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.plain import MinusIsNoOption
-from imagedbd.cli.target import Target, target_of
-from imagedbd.errors import ImagedbError, NothingMatchedError, UsageError
+from imagedbd.cli.target import target_of
+from imagedbd.errors import NothingMatchedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +34,7 @@ app = typer.Typer()
         "imagedb search harbour --weights 1,3",
         "imagedb search --text 'Nikon lisbon' --after 2024-05",
         "imagedb search --camera nikon --sort date --offset 10",
+        "imagedb search --sort date",
         "imagedb search beach --not people --where 'iso < 400 AND width > 1024'",
         "imagedb search --near 38.71,-9.14,25 -n 1000 -0 | xargs -0 cp -t ~/Lisbon",
         "imagedb search sunset --preview",
@@ -130,7 +131,7 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
 
     Words are looked for in two ways, and the two rankings are fused: as a prompt (what is to be seen) and in
     the metadata (captions, keywords, names, cameras). A query of conditions only lists what meets them,
-    newest first.
+    newest first, and --sort date alone lists the newest pictures.
 
     QUERY may add and subtract: '2:dog + ./pool.jpg - snow'. Each term is a picture file that is there, or
     words; a number and a colon before it make it count more or less. Only a + or - between spaces is one.
@@ -157,7 +158,7 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
     bare_terms = query.bare_terms(bare)
     terms = query.terms_of(bare_terms, image or (), prompt or (), unwanted or ())
     words = query.words_of(bare_terms, text)
-    if not terms and words is None and not narrowing:
+    if not terms and words is None and not narrowing and sort != "date":
         raise ExplainedUsageError("There is nothing to look for.", _EXAMPLES)
     if balance and not (terms and words):
         output.note("--weights changes nothing here: there are not both likeness and words to weigh.")
@@ -291,9 +292,9 @@ def list_pictures(  # noqa: PLR0917 - as above
     if not page.shown and offset:
         raise NothingMatchedError(f"There are no more than {offset} such pictures.")
     if not page.shown and folders:
-        raise NothingMatchedError(_why_nothing(target, folders))
+        raise NothingMatchedError(why_nothing(target, folders))
     if not page.shown and form is Form.TABLE:
-        output.say(_why_nothing(target))
+        output.say(why_nothing(target))
 
 
 class _Page:
@@ -347,47 +348,9 @@ def _answer(context: typer.Context, answer: Mapping[str, Any], wanted: Wishes, *
     if not hits and offset:
         raise NothingMatchedError(f"There are no more than {offset} such pictures.")
     if not hits:
-        raise NothingMatchedError(_why_nothing(target_of(context), context.params.get("folders") or ()))
+        raise NothingMatchedError(why_nothing(target_of(context), context.params.get("folders") or ()))
     if wanted.form is Form.TABLE and sys.stderr.isatty() and sys.stdout.isatty():
         output.say(f"{output.count(len(hits), 'picture')} in {answer['took_ms']:.0f} ms")
-
-
-def _why_nothing(target: Target, folders: Sequence[str] = ()) -> str:
-    """What a user can do about an empty answer, as far as the daemon's state tells.
-
-    :param folders: in which pictures were looked for.
-    """
-    status: Mapping[str, Any] = {}
-    with contextlib.suppress(ImagedbError):  # the answer stands without it
-        status = target.client.status()
-    if status and not status.get("roots"):
-        return "The daemon watches no folder yet: `imagedb root add DIR`."
-    for folder in folders:
-        if said := _about_folder(query.real_path(folder), status.get("roots", ())):
-            return said
-    if status.get("pending"):
-        left = output.count(status["pending"], "picture")
-        return f"Nothing among the pictures indexed so far; {left} to go (`imagedb wait`)."
-    if status and not status.get("indexed") and not status.get("waiting"):
-        return "The index is empty. `imagedb status` says why."
-    return "No picture meets this query."
-
-
-def _about_folder(folder: str, roots: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why there can be no pictures of this folder; ``None`` if there can."""
-    from imagedbd.rules import is_within
-
-    watched = any(is_within(folder, str(root["path"])) for root in roots)
-    holds_roots = any(is_within(str(root["path"]), folder) for root in roots)
-    if any(root.get("state") == "offline" and is_within(folder, str(root["path"])) for root in roots):
-        return None
-    if not os.path.isdir(folder):
-        return f"There is no folder {output.home_path(folder)}."
-    if not watched and not holds_roots:
-        return (
-            f"{output.home_path(folder)} lies in no folder that is watched: `imagedb root list` shows them."
-        )
-    return None
 
 
 def _print_fields(record: Mapping[str, Any]) -> None:

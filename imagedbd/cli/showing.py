@@ -69,7 +69,9 @@ def wishes(
         sheet = os.path.expanduser(sheet)
         _check_sheet(sheet)
     words = handing_on.command_of(command) if command is not None else []
-    link_to = None if link_to is None else os.path.expanduser(link_to)
+    if link_to is not None:
+        link_to = os.path.expanduser(link_to)
+        _check_folder_of_links(link_to)
     return Wishes(form, preview, open_them, sheet, link_to, tuple(words))
 
 
@@ -86,6 +88,14 @@ def _check_sheet(path: str) -> None:
             raise UsageError(
                 f"--sheet: {output.printable(path)} is there already and no contact sheet; it stays as it is."
             )
+
+
+def _check_folder_of_links(path: str) -> None:
+    there = path
+    while there and not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if there and not os.path.isdir(there):
+        raise UsageError(f"--link-to: {output.printable(there)} is not a folder.")
 
 
 def show(context: typer.Context, hits: Sequence[Mapping[str, Any]], wanted: Wishes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,10 +10,10 @@ import typer
 from imagedbd.cli import flags, output, query, switching
 from imagedbd.cli.entry import examples
 from imagedbd.cli.target import target_of
-from imagedbd.errors import UsageError
+from imagedbd.errors import NothingMatchedError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 app = typer.Typer()
 
@@ -69,6 +70,8 @@ def reindex(
         answer = target.client.reindex(real, force=force)
     for root in answer["offline"]:
         output.note(f"{output.home_path(root)} is offline and was left out.")
+    if not answer["files"]:
+        raise NothingMatchedError(_nothing_to_reread(real))
     again = "read and embedded" if force else "read"
     files = output.count(answer["files"], "picture is", "pictures are")
     if copies := answer.get("copies"):
@@ -81,6 +84,15 @@ def reindex(
     from imagedbd.cli import waiting
 
     output.say(waiting.settled(waiting.wait_with_progress(target, None)))
+
+
+def _nothing_to_reread(paths: Sequence[str] | None) -> str:
+    if paths is None:
+        return "There is no picture to read again: `imagedb status` says more."
+    if any(os.path.lexists(path) for path in paths):
+        return "No picture of the index is there; what is new is looked at now. `imagedb why PATH` says more."
+    names = ", ".join(map(output.short_path, paths))
+    return f"There is no {names}, and the index has no picture of that name."
 
 
 @app.command(epilog=examples("imagedb reset", "imagedb reset --yes && imagedb wait"))

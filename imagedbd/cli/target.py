@@ -49,7 +49,7 @@ class Target:
         from imagedbd.config import socket_place
 
         check_named_file(self.flags.get("config_file"))
-        if self.flags.get("socket") or os.environ.get("IMAGEDBD_SOCKET"):
+        if self._names_socket:
             return socket_place(self.flags)
         early = self._socket_of_an_early_one()
         try:
@@ -61,6 +61,21 @@ class Target:
             output.note(f"{error.message} The daemon goes on with the settings that it has.")
             return place
         return early or wanted
+
+    def check_file(self) -> None:
+        """Before the settings file is changed: a fault in it is all there is to tell, whoever runs.
+
+        :raises ConfigError: with the fault.
+        """
+        from imagedbd.config import settings_place
+        from imagedbd.toml_file import read_toml
+
+        if not self._names_socket:  # else the daemon may have another file
+            read_toml(settings_place(self.flags.get("config_file")))
+
+    @property
+    def _names_socket(self) -> bool:
+        return bool(self.flags.get("socket") or os.environ.get("IMAGEDBD_SOCKET"))
 
     def _socket_of_an_early_one(self) -> str | None:
         """Where a daemon answers that began before there was a runtime folder, if there is no other one."""

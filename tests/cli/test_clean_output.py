@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from imagedbd.errors import NothingMatchedError
+
 from .conftest import a_hit
 from .test_entry import PROGRAM
 from .test_showing import PLAIN, Terminal
@@ -62,5 +64,30 @@ def test_a_narrow_terminal_without_colours_is_not_overrun(command):
     assert not re.search(r"\x1b\[([0-9]+;)*([349]|10)[0-9](;[0-9]+)*m", seen)
     seen = re.sub(r"\x1b\[[0-9;]*m", "", seen)  # bold is no colour
     printed = seen.partition("Examples:")[0]
-    words = [line for line in printed.splitlines() if not re.match(r"imagedb: |\d+ (picture|group)", line)]
-    assert max(map(len, words)) <= 40
+    assert max(map(len, printed.splitlines())) <= 40
+
+
+REFUSALS = [
+    (
+        ["show", "x.jpg"],
+        "/show",
+        NothingMatchedError("It is not in the index. `imagedb why` says the reason."),
+    ),
+    (["search", "--camera", "x", "-n", "3"], None, None),
+]
+
+
+@pytest.mark.parametrize(("command", "path", "error"), REFUSALS, ids=["an error", "a hint"])
+def test_words_at_a_narrow_terminal_are_folded_between_words_and_commands_are_kept_whole(
+    daemon, command, path, error
+):
+    if path is not None:
+        daemon.answers[path] = error
+    piped = subprocess.run([*PROGRAM, *command], capture_output=True, check=False, text=True).stderr
+    _, seen = Terminal(PLAIN, (24, 40)).run(*command, NO_COLOR="1", COLUMNS="40")
+    lines = seen.splitlines()
+    said = lines[next(i for i, line in enumerate(lines) if line.startswith("imagedb: ")) :]
+    assert len(piped.splitlines()) == 1
+    assert max(map(len, said)) <= 40
+    assert " ".join(said) == piped.strip()
+    assert all(line.count("`") % 2 == 0 for line in said)

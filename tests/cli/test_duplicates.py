@@ -55,6 +55,12 @@ def test_nothing_twice_is_1(daemon, imagedb):
     assert ran.words == "imagedb: Nothing matched: Among 1,204 pictures none is there twice.\n"
 
 
+def test_a_folder_that_is_not_there_is_named_as_a_search_names_it(daemon, imagedb):
+    daemon.answers["/dupes"] = [{"looked_at": 0, "unseen": 0, "bare": 0}]
+    ran = imagedb("dupes", "--in", "/none")
+    assert (ran.code, "There is no folder /none." in ran.words) == (1, True)
+
+
 def test_what_is_not_sure_is_said(daemon, imagedb):
     daemon.answers["/dupes"] = [IDENTICAL, {**END, "unseen": 2, "bare": 1}]
     words = imagedb("dupes").words

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 import tomllib
 
 import pytest
@@ -15,12 +16,22 @@ from imagedbd.datatypes import LedgerEntry, PictureState, Signature
 from imagedbd.errors import UsageError
 from imagedbd.ledger import Ledger
 
-from .conftest import a_status
+from .conftest import a_status, served
 
 
 @pytest.fixture
 def config(tmp_path):
     return tmp_path / "config.toml"
+
+
+@pytest.fixture
+def short_runtime(monkeypatch):
+    """A runtime folder of a path that has room for a socket, in which the daemon is looked for."""
+    monkeypatch.delenv("IMAGEDBD_SOCKET")
+    with tempfile.TemporaryDirectory(prefix="idb") as folder:
+        os.makedirs(f"{folder}/imagedbd", mode=0o700)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield folder
 
 
 @pytest.fixture
@@ -59,6 +70,32 @@ def test_adding_goes_to_the_file_of_the_daemon_that_runs(daemon, imagedb, config
     assert _roots(own) == [str(photos)]
     assert not config.exists()
     assert daemon.bodies("/reload") == [None]
+
+
+@pytest.mark.parametrize(
+    "command", [["add", "photos"], ["remove", "--yes", "photos"], ["relocate", "photos", "new"]]
+)
+def test_a_faulty_file_is_told_once_and_as_check_config_tells_it(
+    imagedb, config, photos, short_runtime, command
+):
+    config.write_text("roots = [\n")
+    with served(f"{short_runtime}/imagedbd/imagedbd.sock", {"/status": a_status(config_file=str(config))}):
+        ran = imagedb("root", *command)
+    assert ran.code == 78
+    fault = "line 1: this is not valid TOML: a value is missing or not whole, or is a text without quotes."
+    assert ran.words == f"imagedb: Bad configuration: {config}, {fault}\n"
+
+
+@pytest.mark.parametrize("command", [["add", "photos"], ["remove", "--yes", "photos"]])
+def test_a_faulty_file_of_another_daemon_is_told_in_the_same_words(
+    daemon, imagedb, photos, tmp_path, command
+):
+    own = tmp_path / "own.toml"
+    own.write_text("roots = [\n")
+    daemon.answers["/status"] = a_status(config_file=str(own))
+    ran = imagedb("root", *command)
+    assert (ran.code, ran.words.count("\n")) == (78, 1)
+    assert f"{own}, line 1: this is not valid TOML: a value is missing" in ran.words
 
 
 def test_adding_twice_is_told(imagedb, photos):

@@ -283,6 +283,10 @@ class TestQuery:
     def test_a_place(self, asked, text, place):
         assert asked("--near", text)["near"] == place
 
+    def test_the_order_of_date_alone_asks_for_the_newest_of_all(self, asked):
+        body = asked("--sort", "date")
+        assert (body.get("terms", []), body.get("text"), body["sort"]) == ([], None, "date")
+
     def test_limit_bound_and_order(self, asked):
         body = asked("x", "-n", "3", "--min-score", "-0.25", "--sort", "date")
         assert (body["limit"], body["min_score"], body["sort"]) == (3, -0.25, "date")
@@ -311,7 +315,9 @@ class TestBadQuery:
             (["-n", "5"], "imagedb search 'a red car'"),
             ([""], "QUERY is empty"),
             (["--prompt", "  "], "--prompt is empty"),
-            (["x", "-n", "0"], "--limit: 0 is not between 1 and 10000"),
+            (["x", "-n", "0"], "-n, --limit: 0 is not between 1 and 10000"),
+            (["x", "--link-to", "/dev/null"], "--link-to: /dev/null is not a folder"),
+            (["x", "--link-to", "/dev/null/deeper"], "--link-to: /dev/null is not a folder"),
             (["x", "-n", "many"], "--limit: 'many' is not a whole number"),
             (["x", "--min-score", "nan"], "--min-score: 'nan' is not a number"),
             (["x", "--sort", "size"], "--sort is score or date"),
@@ -444,6 +450,10 @@ class TestOthers:
         lines = imagedb("list").text.splitlines()
         assert len(lines) == len(HOSTILE)
         assert all(line.startswith("indexed   /photos/") for line in lines)
+
+    def test_of_none_is_refused(self, imagedb):
+        ran = imagedb("list", "-n", "0")
+        assert (ran.code, "-n, --limit: 0 is not at least 1" in ran.words) == (2, True)
 
     def test_a_list_has_pages_which_say_how_one_goes_on(self, daemon, imagedb):
         paths = [f"/photos/{number}.jpg" for number in range(5)]

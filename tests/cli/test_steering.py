@@ -64,6 +64,15 @@ class TestReindex:
         assert "/media/camera is offline and was left out." in ran.words
         assert "1,204 pictures are read again." in ran.words
 
+    def test_what_is_nowhere_is_no_success(self, daemon, imagedb, tmp_path):
+        daemon.answers["/reindex"] = {"files": 0, "copies": 0, "offline": []}
+        ran = imagedb("reindex", "nope.jpg")
+        assert (ran.code, "There is no nope.jpg, and the index has no" in ran.words) == (1, True)
+        (tmp_path / "new.jpg").write_bytes(b"new")
+        ran = imagedb("reindex", "new.jpg")
+        assert (ran.code, "what is new is looked at now" in ran.words) == (1, True)
+        assert imagedb("reindex").code == 1
+
     def test_it_waits_when_told_to(self, daemon, imagedb):
         daemon.answers |= {"/reindex": {"files": 2, "offline": []}, "/wait": {"indexed": 2, "failed": 0}}
         assert imagedb("reindex", "--wait").words.endswith("2 pictures indexed.\n")

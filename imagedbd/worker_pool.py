@@ -264,7 +264,8 @@ class _Worker:
                 if not self._readable.poll(1000 * timeout_s):
                     raise _late(timeout_s, waits=waits)
                 message = self._connection.recv_bytes()
-                if message not in {_WAITS, _WORKS}:
+                # Compared, not looked up in a set: pixels would be hashed for it.
+                if message != _WAITS and message != _WORKS:  # noqa: PLR1714 - see above
                     answer: tuple[Any, ImagedbError | None] = pickle.loads(message)  # noqa: S301 - our own process
                     return answer
                 waits = message == _WAITS

@@ -884,6 +884,8 @@ def test_a_root_that_does_not_answer_is_left_alone_until_it_does(tmp_path, monke
         shutil.rmtree(root)
         root.mkdir()
         assert listener.doubts_folder(root)
+        # It may have been looked at while it was not there.
+        assert becomes_true(lambda: listener.watcher.status()[0].state is RootState.ONLINE)
         (root / "a.jpg").touch()
         assert listener.hears_of(root / "a.jpg")
         assert listener.watcher.unheard() == []

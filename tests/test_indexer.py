@@ -860,3 +860,29 @@ def test_vectors_of_another_model_never_get_into_a_store_however_often_it_is_tri
     assert "of another daemon" in (bench.indexer.trouble or "")
     assert bench.store.count() == 0
     assert bench.state(name) is PictureState.PENDING
+
+
+@pytest.mark.parametrize("pictures", [1_000, 1_000_000])
+def test_upkeep_that_hangs_is_noticed_within_the_hour_however_large_the_index(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, pictures: int
+) -> None:
+    in_upkeep, goes_on = threading.Event(), threading.Event()
+
+    def hang(*, idle: bool = False) -> None:
+        in_upkeep.set()
+        assert goes_on.wait(60)
+
+    begun = time.monotonic()
+    monkeypatch.setattr(bench.store, "count", lambda: pictures)
+    monkeypatch.setattr(bench.store, "maintain", hang)
+    bench.queue.put(str(bench.photos / bench.flat("a.png", 1)), settled=True)
+    try:
+        assert in_upkeep.wait(60)
+        monkeypatch.setattr(bench.indexer.pulse, "_clock", lambda: begun + 3600)
+        assert bench.indexer.pulse.overdue_s() is not None
+        # As long as a machine takes that is thirty times as slow as the one where it was measured.
+        monkeypatch.setattr(bench.indexer.pulse, "_clock", lambda: begun + 30 * 0.00006 * pictures)
+        assert bench.indexer.pulse.overdue_s() is None
+    finally:
+        monkeypatch.undo()
+        goes_on.set()

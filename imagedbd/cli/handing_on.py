@@ -45,12 +45,16 @@ def run_each(words: Sequence[str], paths: Sequence[str], *, aside: bool = False)
 
     :param aside: what it writes to standard output goes to standard error.
     :raises ImagedbError: some of them failed; the others were run all the same.
+    :raises BrokenPipeError: one failed, and nobody reads what they write; the others are not run.
     """
     sys.stdout.flush()
     failed, out = 0, sys.stderr if aside else None
     for path in paths:
         command = [word.replace(PLACE, path) for word in words]
-        failed += subprocess.run(command, check=False, stdout=out).returncode != 0
+        if subprocess.run(command, check=False, stdout=out).returncode != 0:
+            if not aside:
+                output.check_is_read()  # where nobody reads any more, that is what it failed of
+            failed += 1
     if failed:
         raise ImagedbError(f"The command failed for {failed} of {output.count(len(paths), 'picture')}.")
 

@@ -89,6 +89,11 @@ def sleep_while_read(seconds: float) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
+def check_is_read() -> None:
+    """:raises BrokenPipeError: as :func:`sleep_while_read`."""
+    sleep_while_read(0)
+
+
 def write_json(value: Any) -> None:
     """Write one value over several lines."""
     write(json.dumps(value, indent=2) + "\n")

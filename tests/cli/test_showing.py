@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from pictures import save
 
+from imagedbd.cli.entry import BROKEN_PIPE
+
 from .conftest import a_hit
 
 PROGRAM = [sys.executable, "-c", "import sys; from imagedbd.cli.main import main; sys.exit(main())"]
@@ -83,6 +85,13 @@ class TestLinks:
 
 class TestCommands:
     SCRIPT = "import sys; print(*map(ascii, sys.argv[1:]), flush=True)"
+
+    def test_they_end_without_a_word_when_nobody_reads_what_they_write(self, found):
+        command = [*PROGRAM, "search", "x", "--exec", "yes"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            child.stdout.readline()
+            child.stdout.close()
+            assert (child.wait(), child.stderr.read()) == (BROKEN_PIPE, b"")
 
     def test_each_picture_is_handed_over_as_one_word(self, imagedb, found, tmp_path):
         script = tmp_path / "show.py"

@@ -104,7 +104,8 @@ def test_what_falls_silent_is_there_for_nothing_when_it_answers_again(machine: M
         machine.wait()
     assert machine.process is not None
     inside = ["nsenter", "--mount", "--target", str(machine.process.pid)]
-    subprocess.run([*inside, "umount", str(dead)], check=True)
+    # Somebody may look into it at this very moment.
+    subprocess.run([*inside, "umount", "--lazy", str(dead)], check=True)
     save(dead / "another.jpg", FAR + 1)
     machine.until(lambda: root(machine, dead)["state"] == "online", 60)
     machine.until(lambda: "dead/another.jpg" in machine.listed(), 60)

@@ -106,6 +106,7 @@ class Library:
         """
         self._settings = settings
         self._last_read = settings
+        self._had_file = os.path.exists(settings.config_file)
         self._told_differences: frozenset[str] = frozenset()
         self._read_settings = read_settings
         self._started = time.monotonic()
@@ -647,12 +648,15 @@ class Library:
 
     def _reload(self) -> dict[str, Any]:
         old, new = self._settings, settings_soon(self._read_settings)
+        if self._had_file and not os.path.exists(new.config_file):
+            raise ConfigError(f"{new.config_file} is gone, and what it said goes on to hold.")
         changed = [name for name in asdict(new) if getattr(new, name) != getattr(self._last_read, name)]
         followed = LIVE_SETTINGS | SWITCHED_SETTINGS
         self._drop_relocations(new.roots)
         settings = replace(old, **{name: getattr(new, name) for name in followed})
         rules = _rules(settings)  # what is wrong with them is found before anything is changed
         self._settings, self._last_read = settings, new
+        self._had_file = os.path.exists(new.config_file)
         if SWITCHED_SETTINGS.intersection(changed):
             self._tell_differences()
         self._apply(settings, rules, frozenset(changed))

@@ -67,9 +67,14 @@ class RootGuard:
         return [place for place, rules in places if rules.root == root and rules.verdict.ok]
 
     def is_deleted(self, place: str) -> bool:
-        """Whether a place below a root is gone that was no mount point, but a subvolume or a plain folder."""
+        """Whether a place below a root is gone for good, as far as anybody cares.
+
+        It was no mount point, but a subvolume or a plain folder; or no picture of it is known.
+        """
+        if os.path.lexists(place):
+            return False
         known = self._ledger.root_seen(place)
-        return known is not None and not known.mounted and not os.path.lexists(place)
+        return known is None or not known.mounted or not self._ledger.holds_any(place)
 
     def remember(self, place: str) -> None:
         """Note the file system that is now at a root or mount point, which is online.

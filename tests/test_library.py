@@ -236,6 +236,18 @@ def test_a_scan_that_fails_is_told_and_ends_a_wait(home: Home, monkeypatch: pyte
     assert (state, "The ledger is damaged" in doing) == ("blocked", True)
 
 
+def test_settings_whose_file_is_gone_go_on_to_hold(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.touch()
+    home.settings = replace(home.settings, roots=(str(tmp_path / "photos"),))
+    home.library.reload()
+    file.unlink()
+    home.settings = replace(home.settings, roots=())
+    with pytest.raises(ConfigError, match="is gone, and what it said goes on to hold"):
+        home.library.reload()
+    assert [root["path"] for root in home.library.roots()] == [str(tmp_path / "photos")]
+
+
 def test_a_relocation_that_was_only_announced_is_dropped_when_the_settings_are_read_again(
     home: Home, tmp_path: Path
 ) -> None:

@@ -539,6 +539,19 @@ class TestMounts:
         self.assert_equal(mounted)
         assert embedded(mounted) == 4 + beneath
 
+    def test_a_mount_point_of_which_no_picture_is_known_is_missed_by_nobody(self, mounted: Machine) -> None:
+        elsewhere, stick = mounted.home / "elsewhere", mounted.home / "elsewhere" / "stick"
+        stick.mkdir()
+        self.inside(mounted, "mount", "-t", "tmpfs", "imagedbd-test", str(stick))
+        mounted.run("scan")
+        mounted.wait()
+        self.inside(mounted, "umount", str(stick))
+        stick.rmdir()
+        mounted.until(lambda: state_of(mounted, elsewhere) == "online")
+        mounted.run("scan")
+        mounted.wait()
+        assert state_of(mounted, elsewhere) == "online"
+
     def test_a_disk_that_will_not_come_back_is_forgotten_when_its_folder_is_ignored(
         self, mounted: Machine
     ) -> None:

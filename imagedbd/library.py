@@ -652,9 +652,9 @@ class Library:
             raise ConfigError(f"{new.config_file} is gone, and what it said goes on to hold.")
         changed = [name for name in asdict(new) if getattr(new, name) != getattr(self._last_read, name)]
         followed = LIVE_SETTINGS | SWITCHED_SETTINGS
-        self._drop_relocations(new.roots)
         settings = replace(old, **{name: getattr(new, name) for name in followed})
         rules = _rules(settings)  # what is wrong with them is found before anything is changed
+        self._drop_relocations(new.roots)
         self._settings, self._last_read = settings, new
         self._had_file = os.path.exists(new.config_file)
         if SWITCHED_SETTINGS.intersection(changed):

@@ -381,7 +381,9 @@ class Scanner:
 
     def _all_unheard(self) -> list[str]:
         """What nobody would tell of: folders beyond the reach of events, what was unreadable or away."""
-        reached = (path for path in self._unreadable if self.answers(self._rules.root_of(path) or path))
+        place_of = {path: self._rules.root_of(path) or path for path in self._unreadable}
+        answering = {place for place in set(place_of.values()) if self.answers(place)}
+        reached = (path for path, place in place_of.items() if place in answering)
         unreadable = (path if os.path.isdir(path) else os.path.dirname(path) for path in reached)
         return [*self._unheard(), *unreadable, *self._offline]
 

@@ -256,7 +256,14 @@ def test_a_relocation_that_was_only_announced_is_dropped_when_the_settings_are_r
     home.settings = replace(home.settings, roots=(str(old),))
     home.library.reload()
     home.library.relocate(str(old), str(new), only_check=True)
-    assert home.library._ledger.relocations() == {str(old): str(new)}
+    announced = {str(old): str(new)}
+    assert home.library._ledger.relocations() == announced
+    faulty = replace(home.settings, ignore=("a\\",))
+    good, home.settings = home.settings, faulty
+    with pytest.raises(ConfigError, match="ignore"):
+        home.library.reload()
+    assert home.library._ledger.relocations() == announced
+    home.settings = good
     home.library.reload()
     assert home.library._ledger.relocations() == {}
 

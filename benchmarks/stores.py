@@ -155,7 +155,7 @@ def _recall(store: Store, library: Library) -> float:
     hits = 0
     for query in _queries(library):
         exact = {held[row].record.id for row in np.argpartition(-(vectors @ query), LIMIT)[:LIMIT]}
-        hits += len(exact & {match.record.id for match in store.nearest(query, LIMIT)})
+        hits += len(exact & {match.id for match in store.nearest(query, LIMIT)})
     return hits / (QUERIES * LIMIT)
 
 

@@ -297,9 +297,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One candidate of a ranking. ``score``: cosine similarity, or BM25."""
+    """One candidate of a ranking; its record is read by :meth:`Store.get`, of those alone that are shown.
 
-    record: ImageRecord
+    :param score: cosine similarity, or BM25.
+    """
+
+    id: str
+    path: str
     score: float
 
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-
-from .datatypes import Match
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from .datatypes import ImageRecord, Vector
+    from .datatypes import Match, Vector
 
 RECIPROCAL_RANK_K: Final = 60
 """How little the first places of a ranking outweigh the next ones, in :func:`fuse`."""
@@ -76,20 +75,19 @@ def fuse(
 ) -> list[Match]:
     """Reciprocal rank fusion: everything that any ranking has, each once, best first.
 
-    A record gets ``weight / (k + rank)`` from each ranking that it is in, where ranks count from 1; the
+    A picture gets ``weight / (k + rank)`` from each ranking that it is in, where ranks count from 1; the
     sum is its score. Equal scores are ordered by the bytes of the path.
 
     :param weights: one above 0 for each ranking; all 1 if not given.
     """
-    records: dict[str, ImageRecord] = {}
-    scores: dict[str, float] = {}
+    fused: dict[str, Match] = {}
     for ranking, weight in zip(rankings, weights or [1.0] * len(rankings), strict=True):
         for rank, match in enumerate(ranking, start=1):
-            records.setdefault(match.record.id, match.record)
-            scores[match.record.id] = scores.get(match.record.id, 0.0) + weight / (k + rank)
-    return best_first(Match(records[key], score) for key, score in scores.items())
+            known = fused.get(match.id) or replace(match, score=0.0)
+            fused[match.id] = replace(known, score=known.score + weight / (k + rank))
+    return best_first(fused.values())
 
 
 def best_first(matches: Iterable[Match]) -> list[Match]:
     """The highest scores first; equal ones by the bytes of the path."""
-    return sorted(matches, key=lambda match: (-match.score, os.fsencode(match.record.path)))
+    return sorted(matches, key=lambda match: (-match.score, os.fsencode(match.path)))

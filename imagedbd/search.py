@@ -45,9 +45,9 @@ from imagedbd.ranking import RECIPROCAL_RANK_K, cosines, fuse
 from imagedbd.text import query_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from imagedbd.datatypes import Condition, Embedder, ImageRecord, Store, Vector
+    from imagedbd.datatypes import Condition, Embedder, ImageRecord, Store, StoredPicture, Vector
     from imagedbd.decoder import Decoder
     from imagedbd.ledger import Ledger
 
@@ -72,6 +72,19 @@ class Answer:
 
     hits: tuple[Hit, ...]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """A hit whose record is still to be read.
+
+    :param similarity: ``None`` also where nobody has asked for it yet.
+    """
+
+    id: str
+    score: float
+    similarity: float | None
+    text_score: float | None
 
 
 class Searcher:
@@ -109,9 +122,11 @@ class Searcher:
                 # While the model is at the prompts.
                 worded = self._store.matching(words, self._depth(deep), query.condition)
             vector = self._vector_or_note(query, words, prompts, notes)
-        hits = self._hits(deep, vector, words, worded)
+        if vector is None and not words:
+            return Answer(_page(self._listing(deep), query), tuple(notes))
+        ranked = _similar_enough(self._ranked(deep, vector, words, worded), query)
         bounded = vector is None or (not words and query.min_score is not None)
-        return Answer(_finish(hits, query, has_end=bounded), tuple(notes))
+        return Answer(self._shown(ranked, query, vector, has_end=bounded), tuple(notes))
 
     def _vector_or_note(
         self, query: Query, words: Sequence[str], prompts: _Prompts, notes: list[str]
@@ -124,50 +139,46 @@ class Searcher:
             notes.append(f"Answered from metadata alone. {error.message}")
             return None
 
-    def _hits(
+    def _ranked(
         self, query: Query, vector: Vector | None, words: Sequence[str], worded: list[Match] | None
-    ) -> list[Hit]:
+    ) -> list[_Ranked]:
         if vector is None:
-            return self._by_words(query, words, None) if words else self._listing(query)
+            return self._by_words(query, words, None)
         if not words:
             return self._by_vector(query, vector)
         if worded is None:
             return self._by_words(query, words, vector)
         return self._fused(query, vector, worded)
 
-    def _by_vector(self, query: Query, vector: Vector) -> list[Hit]:
+    def _by_vector(self, query: Query, vector: Vector) -> list[_Ranked]:
         limit = query.limit
         matches = self._similar(query, vector, limit)
         if query.sort is SortOrder.DATE and query.min_score is not None:
             while len(matches) == limit and matches[-1].score >= query.min_score:
                 limit *= 4
                 matches = self._similar(query, vector, limit)
-        return [Hit(m.record, 0, m.score, m.score, None) for m in matches]
+        return [_Ranked(m.id, m.score, m.score, None) for m in matches]
 
-    def _by_words(self, query: Query, words: Sequence[str], vector: Vector | None) -> list[Hit]:
+    def _by_words(self, query: Query, words: Sequence[str], vector: Vector | None) -> list[_Ranked]:
         # The pictures that are similar enough may stand anywhere among those that have the words.
         some = query.min_score is None and (query.sort is SortOrder.SCORE or vector is not None)
         limit = query.limit if some else self._store.count(query.condition)
         matches = self._store.matching(words, limit, query.condition)
-        similarity = {} if vector is None else self._similarities([m.record.id for m in matches], vector)
-        return [Hit(m.record, 0, m.score, similarity.get(m.record.id), m.score) for m in matches]
+        wanted = [] if vector is None or query.min_score is None else [m.id for m in matches]
+        similarity = {} if vector is None else self._similarities(wanted, vector)
+        return [_Ranked(m.id, m.score, similarity.get(m.id), m.score) for m in matches]
 
-    def _fused(self, query: Query, vector: Vector, worded: list[Match]) -> list[Hit]:
+    def _fused(self, query: Query, vector: Vector, worded: list[Match]) -> list[_Ranked]:
         """Both rankings as one; what one of them has further down than the depth gets nothing from it."""
         similar = self._similar(query, vector, self._depth(query))
         fused = fuse([similar, worded], weights=query.weights)
+        similarity = {match.id: match.score for match in similar}
         if query.min_score is None:
             fused = fused[: query.limit]
-        similarity = {match.record.id: match.score for match in similar}
-        missing = [match.record.id for match in fused if match.record.id not in similarity]
-        similarity |= self._similarities(missing, vector)
-        text_score = {match.record.id: match.score for match in worded}
-        return [
-            Hit(
-                match.record, 0, match.score, similarity.get(match.record.id), text_score.get(match.record.id)
-            )
-            for match in fused
-        ]
+        else:
+            similarity |= self._similarities([m.id for m in fused if m.id not in similarity], vector)
+        text_score = {match.id: match.score for match in worded}
+        return [_Ranked(m.id, m.score, similarity.get(m.id), text_score.get(m.id)) for m in fused]
 
     def _depth(self, query: Query) -> int:
         """How far down both rankings are read, so that no hit is missed that both have further down.
@@ -187,7 +198,7 @@ class Searcher:
         found = self._store.nearest(vector, limit, query.condition)
         own = {os.path.realpath(t.path) for t in query.terms if isinstance(t, PictureTerm) and t.path}
         if len(found) == limit:
-            found = found + self._left_out(own - {match.record.path for match in found}, query, vector)
+            found = found + self._left_out(own - {match.path for match in found}, query, vector)
         return sorted(found, key=lambda match: _likeness_key(match, own))[:limit]
 
     def _left_out(self, paths: set[str], query: Query, vector: Vector) -> list[Match]:
@@ -203,11 +214,35 @@ class Searcher:
         similarity: dict[str, float] = {}
         for start in range(0, len(ids), VECTORS_AT_ONCE):
             some = self._store.get(ids[start : start + VECTORS_AT_ONCE])
-            known = [(p.record.id, p.vector) for p in some if p.vector is not None]
-            if known:
-                scores = cosines(np.stack([other for _, other in known]), vector)
-                similarity |= dict(zip((key for key, _ in known), map(float, scores), strict=True))
+            similarity |= _similarities_of([p for p in some if p.vector is not None], vector)
         return similarity
+
+    def _shown(
+        self, ranked: list[_Ranked], query: Query, vector: Vector | None, *, has_end: bool
+    ) -> tuple[Hit, ...]:
+        """The page that was asked for.
+
+        :param has_end: whether these are all that there are to be put in the order of date.
+        """
+        if query.sort is SortOrder.DATE and has_end:
+            return _page(self._read(ranked, vector), query)
+        hits = self._read(ranked[query.offset : query.offset + query.limit], vector)
+        return _numbered(hits, query)
+
+    def _read(self, ranked: Sequence[_Ranked], vector: Vector | None) -> list[Hit]:
+        """With their records; those that have gone meanwhile are left out."""
+        hits: list[Hit] = []
+        for start in range(0, len(ranked), VECTORS_AT_ONCE):
+            some = ranked[start : start + VECTORS_AT_ONCE]
+            known = {p.record.id: p for p in self._store.get([r.id for r in some])}
+            unsaid = [known[r.id] for r in some if r.similarity is None and r.id in known]
+            similarity = {} if vector is None else _similarities_of(unsaid, vector)
+            hits += [
+                Hit(known[r.id].record, 0, r.score, similarity.get(r.id, r.similarity), r.text_score)
+                for r in some
+                if r.id in known
+            ]
+        return hits
 
     def _listing(self, query: Query) -> list[Hit]:
         records = heapq.nsmallest(query.limit, self._store.scan(query.condition), key=_newest_first)
@@ -327,7 +362,7 @@ def _needs_vector(query: Query, words: Sequence[str]) -> bool:
 
 
 def _likeness_key(match: Match, own: set[str]) -> tuple[float, bytes]:
-    path = match.record.path
+    path = match.path
     return -(match.score + SAME_SIMILARITY if path in own else match.score), os.fsencode(path)
 
 
@@ -337,21 +372,31 @@ def _newest_first(record: ImageRecord) -> tuple[bool, tuple[int, ...], bytes]:
     return not taken, tuple(-ord(c) for c in taken), os.fsencode(record.path)
 
 
-def _finish(hits: Sequence[Hit], query: Query, *, has_end: bool) -> tuple[Hit, ...]:
-    """The page that was asked for.
+def _similarities_of(pictures: Iterable[StoredPicture], vector: Vector) -> dict[str, float]:
+    """By id; pictures without a vector are left out."""
+    known = [(p.record.id, p.vector) for p in pictures if p.vector is not None]
+    if not known:
+        return {}
+    scores = cosines(np.stack([other for _, other in known]), vector)
+    return dict(zip((key for key, _ in known), map(float, scores), strict=True))
 
-    :param has_end: whether the hits are all that there are to be put in the order of date.
-    """
+
+def _similar_enough(ranked: Sequence[_Ranked], query: Query) -> list[_Ranked]:
     bound = query.min_score
-    kept = [h for h in hits if bound is None or (h.similarity is not None and h.similarity >= bound)]
-    first, end = query.offset, query.offset + query.limit
-    by_date = query.sort is SortOrder.DATE
-    if by_date and has_end:
-        kept.sort(key=_hit_by_date)
-    page = kept[first:end]
-    if by_date:
-        page.sort(key=_hit_by_date)
-    return tuple(replace(hit, rank=rank) for rank, hit in enumerate(page, start=first + 1))
+    return [r for r in ranked if bound is None or (r.similarity is not None and r.similarity >= bound)]
+
+
+def _page(hits: Sequence[Hit], query: Query) -> tuple[Hit, ...]:
+    """The page that was asked for, of all that there are."""
+    if query.sort is SortOrder.DATE:
+        hits = sorted(hits, key=_hit_by_date)
+    return _numbered(hits[query.offset : query.offset + query.limit], query)
+
+
+def _numbered(page: Sequence[Hit], query: Query) -> tuple[Hit, ...]:
+    if query.sort is SortOrder.DATE:
+        page = sorted(page, key=_hit_by_date)
+    return tuple(replace(hit, rank=rank) for rank, hit in enumerate(page, start=query.offset + 1))
 
 
 def _hit_by_date(hit: Hit) -> tuple[bool, tuple[int, ...], bytes]:

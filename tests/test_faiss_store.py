@@ -215,7 +215,7 @@ def test_a_journal_that_lost_its_end_while_the_store_was_closed_is_damaged(folde
 
 def similar(store, seed=0):
     queries = np.random.default_rng(seed).standard_normal((10, 16)).astype(np.float32)
-    return [[match.record.id for match in store.nearest(query, 10)] for query in queries]
+    return [[match.id for match in store.nearest(query, 10)] for query in queries]
 
 
 def test_an_approximate_index_answers_alike_and_survives_a_restart(folder, monkeypatch):

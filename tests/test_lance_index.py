@@ -46,7 +46,7 @@ def recall(store, vectors, queries, condition=None, allowed=None):
     best = np.argsort(-similarities, axis=1)[:, :10]
     hits = 0
     for query, expected in zip(queries, best, strict=True):
-        found = {int(m.record.id) for m in store.nearest(query, 10, condition)}
+        found = {int(m.id) for m in store.nearest(query, 10, condition)}
         hits += len(found.intersection(expected.tolist()))
     return hits / best.size
 
@@ -98,8 +98,8 @@ def test_scores_are_exact_and_equals_ordered_by_path(tmp_path, indexed_from):
     store = made(tmp_path, np.concatenate([vectors, vectors[:1], vectors[:1]]))
     store.maintain(idle=True)
     first, *rest = store.nearest(vectors[0], 3)
-    assert {m.record.id for m in (first, *rest)} == {"0", "500", "501"}
-    assert [m.record.path for m in (first, *rest)] == ["/photos/0.jpg", "/photos/500.jpg", "/photos/501.jpg"]
+    assert {m.id for m in (first, *rest)} == {"0", "500", "501"}
+    assert [m.path for m in (first, *rest)] == ["/photos/0.jpg", "/photos/500.jpg", "/photos/501.jpg"]
     assert first.score == pytest.approx(1, abs=1e-6)
     assert len({m.score for m in (first, *rest)}) == 1
     store.close()
@@ -113,9 +113,9 @@ def test_rows_that_are_not_in_the_index_yet_are_found(tmp_path, indexed_from):
     put(store, vectors, range(500, 600))
     store.apply(Batch(deletes=tuple(str(n) for n in range(50)), patches=(record("60", mark=-1),)))
     for n in (60, 499, 500, 550, 599):
-        assert store.nearest(vectors[n], 1)[0].record.id == str(n)
+        assert store.nearest(vectors[n], 1)[0].id == str(n)
     gone = {str(n) for n in range(50)}
-    assert not gone.intersection(m.record.id for m in store.nearest(vectors[3], 550))
+    assert not gone.intersection(m.id for m in store.nearest(vectors[3], 550))
     assert len(store.nearest(vectors[3], 1_000)) == 550
     store.close()
 

@@ -103,9 +103,9 @@ def check(store):
         number = int(picture.record.id, 16)
         assert (picture.vector is None) == (number == 0)
         assert picture.vector is None or picture.vector @ vector(number) > 0.99999
-    assert [m.record.path for m in store.nearest(vector(7), 1)] == [record(7).path]
-    assert [m.record.id for m in store.matching(["number5"], 5)] == [record(5).id]
-    assert [m.record.id for m in store.matching(["patched"], 5)] == [record(3).id]
+    assert [m.path for m in store.nearest(vector(7), 1)] == [record(7).path]
+    assert [m.id for m in store.matching(["number5"], 5)] == [record(5).id]
+    assert [m.id for m in store.matching(["patched"], 5)] == [record(3).id]
     assert store.count(Compare("iso", ">=", 500)) == 5
 
 

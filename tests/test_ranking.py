@@ -5,16 +5,16 @@ import os
 import numpy as np
 import pytest
 
-from imagedbd.datatypes import ImageRecord, Match, Metadata, Signature
+from imagedbd.datatypes import Match
 from imagedbd.ranking import bm25, cosines, fuse, unit
 
 
 def match(path, score=0.0):
-    return Match(ImageRecord(path, path, Signature(0, 0, 0, 0, 0), "", Metadata(), ""), score)
+    return Match(path, path, score)
 
 
 def paths(matches):
-    return [m.record.path for m in matches]
+    return [m.path for m in matches]
 
 
 def test_cosines_are_between_directions_whatever_the_lengths():

@@ -85,8 +85,8 @@ def test_each_daemon_has_its_own_rows_and_sees_all(pair):
         assert {p.record.id for p in store.pictures()} == own
         assert ids(store.scan()) == {"a1", "a2", "b1"}
         assert store.count() == 3
-        assert [m.record.id for m in store.nearest(vector(3), 1)] == ["b1"]
-        assert {m.record.id for m in store.matching(["dog"], 9)} == {"a1", "a2", "b1"}
+        assert [m.id for m in store.nearest(vector(3), 1)] == ["b1"]
+        assert {m.id for m in store.matching(["dog"], 9)} == {"a1", "a2", "b1"}
     assert ids(bob.scan(Compare("id", "!=", "b1"), own=True)) == set()
     assert bob.count(Compare("id", "=", "a1"), own=True) == 0
 
@@ -144,7 +144,7 @@ def test_a_write_beside_maintenance_loses_nothing(pair):
     assert written is None
     assert compacted is None or isinstance(compacted, StoreError)
     assert len(ids(bob.scan())) == 16
-    assert [m.record.id for m in ann.nearest(vector(5), 2)] in (["a5", "b5"], ["b5", "a5"])
+    assert [m.id for m in ann.nearest(vector(5), 2)] in (["a5", "b5"], ["b5", "a5"])
 
 
 def test_one_daemon_at_a_time_compacts(pair, monkeypatch):
@@ -181,7 +181,7 @@ def test_daemons_that_start_at_once_make_one_table(daemon):
     )
     assert results == [None] * 3
     assert ids(stores[0].scan()) == {"r0", "r1", "r2"}
-    assert {m.record.id for m in stores[1].matching(["dog"], 5)} == {"r0", "r1", "r2"}
+    assert {m.id for m in stores[1].matching(["dog"], 5)} == {"r0", "r1", "r2"}
 
 
 def test_the_second_daemon_must_agree_with_the_model(daemon):
@@ -224,7 +224,7 @@ def test_a_binding_that_was_interrupted_is_finished_by_the_next(daemon, monkeypa
     bob = daemon("bob")
     assert bob.model == MODEL
     bob.apply(Batch(upserts=(picture("b", 1),)))
-    assert [m.record.id for m in bob.nearest(vector(1), 1)] == ["b"]
+    assert [m.id for m in bob.nearest(vector(1), 1)] == ["b"]
 
 
 def test_what_is_of_a_newer_version_is_refused_and_left(daemon):

@@ -157,7 +157,7 @@ class StoreHistory(RuleBasedStateMachine):
         )
         found = self.store.nearest(VECTORS[number], limit, condition)
         assert [m.score for m in found] == [score for score, _ in ranked[:limit]]
-        assert [m.record.path for m in found] == [p.record.path for _, p in ranked[:limit]]
+        assert [m.path for m in found] == [p.record.path for _, p in ranked[:limit]]
 
     @rule(
         word=st.sampled_from(["boat", "strasse", "o", "dog", "jpg", "nothing", "日本"]),
@@ -170,7 +170,7 @@ class StoreHistory(RuleBasedStateMachine):
         having = [self.model[key].record for key, words in texts.items() if word in words]
         ranked = sorted(having, key=lambda r: (len(texts[r.id]), os.fsencode(r.path)))
         found = self.store.matching([word], limit)
-        assert [m.record.path for m in found] == [r.path for r in ranked[:limit]]
+        assert [m.path for m in found] == [r.path for r in ranked[:limit]]
 
     @rule(condition=st.sampled_from([Compare("iso", ">", 100), Like("caption", "%BOAT%", ignore_case=True)]))
     def conditions_select(self, condition):

@@ -62,7 +62,7 @@ def everything(store):
 
 
 def ids(matches):
-    return [match.record.id for match in matches]
+    return [match.id for match in matches]
 
 
 @pytest.fixture(params=[*KINDS, REMOTE])
@@ -478,7 +478,7 @@ def test_a_picture_is_like_itself(bound):
     bound.apply(Batch(upserts=tuple(picture(f"p{n}", n) for n in range(50))))
     for n in range(50):
         (best,) = bound.nearest(vector(n), 1)
-        assert best.record.id == f"p{n}"
+        assert best.id == f"p{n}"
         assert 0.999999 <= best.score <= 1.000001
 
 
@@ -488,7 +488,7 @@ def test_equal_vectors_are_ordered_by_path_however_many_there_are(bound):
     bound.apply(Batch(upserts=tuple(picture(f"p{n}", 7, path=paths[n]) for n in shuffled)))
     upsert(bound, picture("else", 8))
     matches = bound.nearest(vector(7), 150)
-    assert [m.record.path for m in matches] == sorted(paths, key=os.fsencode)[:150]
+    assert [m.path for m in matches] == sorted(paths, key=os.fsencode)[:150]
     assert len({m.score for m in matches}) == 1
     assert len(bound.nearest(vector(7), 1_000)) == 202
 
@@ -499,7 +499,7 @@ def test_vectors_closer_than_their_rounding_are_ordered_exactly(bound):
     bound.apply(Batch(upserts=tuple(StoredPicture(record(f"p{n:03}"), v) for n, v in enumerate(crowd))))
     stored = {p.record.id: p.vector for p in bound.get([f"p{n:03}" for n in range(400)])}
     exact = sorted((-float((v * base).sum(dtype=np.float32)), key) for key, v in stored.items())
-    assert {m.record.id for m in bound.nearest(base, 10)} == {key for _, key in exact[:10]}
+    assert {m.id for m in bound.nearest(base, 10)} == {key for _, key in exact[:10]}
 
 
 def test_rows_without_a_vector_are_never_near(bound):
@@ -624,11 +624,13 @@ def test_random_batches_leave_what_a_dict_would_hold(bound, reopened):
 
 
 def test_readers_see_whole_batches_while_a_writer_writes_and_compacts(bound, kind):
-    """Each batch writes the same width to all ten rows: a reader that sees two widths saw half a batch."""
+    """Each batch moves all ten rows into the same folder: a reader that sees two folders saw half a batch."""
 
-    def write(width):
+    def write(number):
         rows = (
-            StoredPicture(record(f"p{n}", metadata=Metadata(width=width, caption="boat")), vector(n))
+            StoredPicture(
+                record(f"p{n}", f"/{number}/p{n}.jpg", metadata=Metadata(caption="boat")), vector(n)
+            )
             for n in range(10)
         )
         bound.apply(Batch(upserts=tuple(rows)))
@@ -639,10 +641,10 @@ def test_readers_see_whole_batches_while_a_writer_writes_and_compacts(bound, kin
 
     def read(look):
         while not done.is_set():
-            widths = {r.metadata.width for r in look()}
-            reads.append(widths)
-            if len(widths) != 1:
-                faults.append(widths)
+            folders = {os.path.dirname(row.path) for row in look()}
+            reads.append(folders)
+            if len(folders) != 1:
+                faults.append(folders)
 
     def guarded(look):
         try:
@@ -654,23 +656,23 @@ def test_readers_see_whole_batches_while_a_writer_writes_and_compacts(bound, kin
     looks = [
         lambda: list(bound.scan()),
         lambda: [p.record for p in bound.get([f"p{n}" for n in range(10)])],
-        lambda: [m.record for m in bound.nearest(vector(1), 10)],
-        lambda: [m.record for m in bound.matching(["boat"], 10)],
+        lambda: bound.nearest(vector(1), 10),
+        lambda: bound.matching(["boat"], 10),
     ]
     threads = [threading.Thread(target=guarded, args=(look,)) for look in looks]
     for thread in threads:
         thread.start()
     try:
-        for width in range(1, batches + 1):
-            write(width)
-            bound.maintain(idle=width % 10 == 0)
+        for number in range(1, batches + 1):
+            write(number)
+            bound.maintain(idle=number % 10 == 0)
     finally:
         done.set()
         for thread in threads:
             thread.join()
     assert faults == []
     assert len(reads) > 20
-    assert {r.metadata.width for r in bound.scan()} == {batches}
+    assert {os.path.dirname(r.path) for r in bound.scan()} == {f"/{batches}"}
 
 
 # Damage, in the files that LanceDB writes.

@@ -44,7 +44,7 @@ from .manifest import (
     settle_manifest,
 )
 from .rescoring import Candidates, TextStatistics, best_worded, most_similar, scores_by_length
-from .rows import RECORD_COLUMNS, Row, records, to_arrow
+from .rows import PLACE_COLUMNS, RECORD_COLUMNS, Row, places, records, to_arrow
 from .snapshot import (
     FILE_NAME,
     Snapshot,
@@ -566,7 +566,7 @@ class FaissStore:
     def _candidates(self, vector: Vector, limit: int, among: NDArray[np.bool_]) -> Candidates:
         assert self._index is not None  # noqa: S101 - who has a dimension has an index
         rows, least = self._index.search(unit(vector), limit, among)
-        return Candidates(self._current.frame.take(rows, RECORD_COLUMNS), self._index.codes()[rows], least)
+        return Candidates(self._current.frame.take(rows, PLACE_COLUMNS), self._index.codes()[rows], least)
 
     def matching(self, words: Sequence[str], limit: int, condition: Condition | None = None) -> list[Match]:
         if not words or limit < 1:
@@ -578,8 +578,8 @@ class FaissStore:
             lengths: list[int] = best["word_count"].to_numpy().tolist()
             known = TextStatistics(*contents.lengths(), tuple(len(rows) for rows in by_word))
             scores = scores_by_length(lengths, known)
-            found = zip(records(best), lengths, strict=True)
-            return best_first(Match(record, scores[length]) for record, length in found)
+            found = zip(places(best), lengths, strict=True)
+            return best_first(Match(*place, scores[length]) for place, length in found)
 
     def _best_worded(
         self,
@@ -593,4 +593,4 @@ class FaissStore:
             rows = rows[contents.selected(condition)[rows]]
         keys = contents.frame.take(rows, ["word_count", "path_bytes"]).append_column("row", pa.array(rows))
         best = best_worded(keys, limit)["row"].to_numpy()
-        return contents.frame.take(best, [*RECORD_COLUMNS, "word_count"])
+        return contents.frame.take(best, [*PLACE_COLUMNS, "word_count"])

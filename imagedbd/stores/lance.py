@@ -42,9 +42,11 @@ from .row_ids import ROW_ID, RowIds
 from .rows import (
     HAS_VECTOR,
     OWNER,
+    PLACE_COLUMNS,
     RECORD_COLUMNS,
     VECTOR,
     Row,
+    places,
     records,
     stored_vectors,
     table_schema,
@@ -571,7 +573,7 @@ class LanceStore:
         if indexed := self._has_index():
             # With no upper bound, more partitions are looked into until a condition has let enough rows pass.
             query = query.minimum_nprobes(_PROBES).maximum_nprobes(0).refine_factor(_REFINE)
-        columns = [*RECORD_COLUMNS, VECTOR, "_distance"]
+        columns = [*PLACE_COLUMNS, VECTOR, "_distance"]
         found = self._placed(_filtered(query, where, prefilter=True).limit(limit).select(columns))
         self._row_ids.note(found)
         least = None if indexed else 1.0 - (pc.max(found["_distance"]).as_py() or 0.0) / 2
@@ -589,24 +591,23 @@ class LanceStore:
         if not words or limit < 1:
             return []
         with self._reading("search by words"):
-            lengths = self._shortest(words, limit, condition)
+            best = self._shortest(words, limit, condition)
+            lengths = best["word_count"].to_pylist()
             scores = self._scores(words, lengths) if lengths else {}
-            found = [
-                record for table in self._rows_of(list(lengths), RECORD_COLUMNS) for record in records(table)
-            ]
-            return best_first(Match(record, scores[lengths[record.id]]) for record in found)
+            found = zip(places(best), lengths, strict=True)
+            return best_first(Match(*place, scores[length]) for place, length in found)
 
-    def _shortest(self, words: Sequence[str], limit: int, condition: Condition | None) -> dict[str, int]:
-        """The ids and lengths of the matches that score best: the fewer words, the higher the score."""
+    def _shortest(self, words: Sequence[str], limit: int, condition: Condition | None) -> Any:
+        """The rows of the matches that score best: the fewer words, the higher the score."""
         query = self._pictures.search(_all_of_them(words), query_type="fts")
-        columns = ["id", "word_count", "path_bytes", "_score"]
+        columns = [*PLACE_COLUMNS, "word_count", "_score"]
         where = self._where(condition, own=False)
         found = self._placed(_filtered(query, where, prefilter=True).limit(_EVERYTHING).select(columns))
         best = best_worded(found, limit)
         self._row_ids.note(best)
-        return dict(zip(best["id"].to_pylist(), best["word_count"].to_pylist(), strict=True))
+        return best
 
-    def _scores(self, words: Sequence[str], lengths: dict[str, int]) -> Mapping[int, float]:
+    def _scores(self, words: Sequence[str], lengths: Sequence[int]) -> Mapping[int, float]:
         """BM25 by the length of the text."""
         texts = self._known_texts()
         statistics = TextStatistics(
@@ -614,7 +615,7 @@ class LanceStore:
             texts.mean_length,
             tuple(self._frequency(word, texts) for word in dict.fromkeys(words)),
         )
-        return scores_by_length(list(lengths.values()), statistics)
+        return scores_by_length(lengths, statistics)
 
     def _known_texts(self) -> _Texts:
         """Rows and their mean length; read once for each version of the table."""

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from imagedbd.datatypes import Match
 from imagedbd.ranking import bm25, cosines
 
-from .rows import records
+from .rows import places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ and with stored vectors whose lengths rounding has changed by as much."""
 class Candidates:
     """The rows that an engine holds for the most similar ones.
 
-    :param rows: as many as were asked for, or all that there are; with the columns of a record.
+    :param rows: as many as were asked for, or all that there are; with what :func:`places` needs.
     :param vectors: theirs, as stored, shape ``(n, dimension)``.
     :param least: the engine's own similarity for the last of them; ``None`` if it promises nothing about
         those that it left out, as an approximate index does.
@@ -76,7 +76,7 @@ def _best(rows: pa.Table, similarities: NDArray[np.float32], limit: int) -> list
     scored = rows.append_column("similarity", pa.array(similarities))
     best = first(scored, limit, [("similarity", "descending"), ("path_bytes", "ascending")])
     scores = best["similarity"].to_pylist()
-    return [Match(record, score) for record, score in zip(records(best), scores, strict=True)]
+    return [Match(*place, score) for place, score in zip(places(best), scores, strict=True)]
 
 
 def best_worded(matching: Any, limit: int) -> Any:

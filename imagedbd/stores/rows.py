@@ -78,6 +78,9 @@ RECORD_COLUMNS: Final = [
 ]
 """The columns that :func:`records` needs."""
 
+PLACE_COLUMNS: Final = ["id", "path_bytes"]
+"""The columns that :func:`places` needs."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
@@ -110,6 +113,12 @@ def records(table: pa.Table | pa.RecordBatch) -> list[ImageRecord]:
     # By columns: a dictionary a row would take three times as long.
     columns = [table.column(name).to_pylist() for name in RECORD_COLUMNS]
     return [_record(*values) for values in zip(*columns, strict=True)]
+
+
+def places(table: pa.Table) -> list[tuple[str, str]]:
+    """The ids and paths of rows that have :data:`PLACE_COLUMNS`."""
+    ids, paths = table["id"].to_pylist(), table["path_bytes"].to_pylist()
+    return [(str(key), os.fsdecode(path or b"")) for key, path in zip(ids, paths, strict=True)]
 
 
 def stored_vectors(column: pa.ChunkedArray[Any]) -> list[StoredVector | None]:

@@ -94,8 +94,8 @@ def contents(store):
         {r.id: r for r in store.scan()},
         {p.record.id for p in store.pictures()},
         store.count(),
-        {m.record.id for m in store.nearest(vector(1), 1_000)},
-        {m.record.id for m in store.matching(["dog"], 1_000)},
+        {m.id for m in store.nearest(vector(1), 1_000)},
+        {m.id for m in store.matching(["dog"], 1_000)},
     )
 
 

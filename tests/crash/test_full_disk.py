@@ -85,8 +85,8 @@ def everything(store):
 def answers(store, rows):
     return (
         everything(store) == rows
-        and {m.record.id for m in store.nearest(vector(1), 1_000)} == set(rows)
-        and {m.record.id for m in store.matching(["dog"], 1_000)} == set(rows)
+        and {m.id for m in store.nearest(vector(1), 1_000)} == set(rows)
+        and {m.id for m in store.matching(["dog"], 1_000)} == set(rows)
     )
 
 
@@ -172,7 +172,7 @@ def test_binding_without_room_binds_nothing_and_works_later(store, ballast, free
         store.bind(MODEL)
     ballast.remove()
     store.apply(Batch(upserts=(picture("b", 1),)))
-    assert [m.record.id for m in store.nearest(vector(1), 5)] == ["b"]
+    assert [m.id for m in store.nearest(vector(1), 5)] == ["b"]
 
 
 @pytest.mark.parametrize("free", [0, 4096, 16_384])

@@ -62,8 +62,8 @@ def killed_in_maintenance(folder, monkeypatch, place, step, *, done, work=None):
 def check(store):
     expected = {f"p{n}" for n in range(1, 10)}
     assert {r.id for r in store.scan()} == expected
-    assert {m.record.id for m in store.nearest(vector(1), 99)} == expected
-    assert {m.record.id for m in store.matching(["dog"], 99)} == expected
+    assert {m.id for m in store.nearest(vector(1), 99)} == expected
+    assert {m.id for m in store.matching(["dog"], 99)} == expected
     assert [fault for fault in store.scrub() if fault] == []
 
 

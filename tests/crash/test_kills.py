@@ -52,8 +52,8 @@ def holds(found, script):
 def check_searches(store, found):
     """Every way of reading sees the same rows."""
     with_vector = {key for key, p in found.items() if p.vector is not None}
-    assert {m.record.id for m in store.nearest(vector(0), 1_000)} == with_vector
-    assert {m.record.id for m in store.matching(["dog"], 1_000)} == set(found)
+    assert {m.id for m in store.nearest(vector(0), 1_000)} == with_vector
+    assert {m.id for m in store.matching(["dog"], 1_000)} == set(found)
 
 
 def survive(kind, folder, script, rng):

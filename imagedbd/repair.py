@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from imagedbd.data_folder import ledger_file, open_generation, running_mark
 from imagedbd.datatypes import PictureState
 from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError
 from imagedbd.generations import (
@@ -22,7 +23,6 @@ from imagedbd.generations import (
     write_generations,
 )
 from imagedbd.ledger import Ledger
-from imagedbd.library import ledger_file, open_generation, running_mark
 from imagedbd.locking import locked_data
 from imagedbd.replacement import settle
 from imagedbd.stores import KINDS

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imagedbd.backups import SETTINGS, Backup, copy_checked, generation_of
+from imagedbd.data_folder import open_generation, running_mark
 from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.ledger import NAME as LEDGER
 from imagedbd.ledger import Ledger
-from imagedbd.library import open_generation, running_mark
 from imagedbd.locking import locked_data
 from imagedbd.replacement import clear, draft_folder, parts, replace_index, settle
 

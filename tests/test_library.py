@@ -174,7 +174,7 @@ def test_a_faulty_pattern_changes_nothing(home: Home) -> None:
     home.settings = replace(good, roots=("/elsewhere",), ignore=("!",))
     with pytest.raises(ConfigError, match="ignore"):
         home.library.reload()
-    assert home.library._settings == good
+    assert home.library._live.current == good
     assert home.library._rules.roots == ()
     home.settings = good
     assert home.library.reload() == {"changed": [], "needs_restart": []}

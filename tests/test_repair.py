@@ -11,6 +11,7 @@ from fakes import INFO, vector_of
 from store_rows import MODEL, picture
 
 from imagedbd.config import Settings
+from imagedbd.data_folder import ledger_file, running_mark, store_folder
 from imagedbd.datatypes import (
     Batch,
     ImageRecord,
@@ -30,7 +31,6 @@ from imagedbd.generations import (
     write_generations,
 )
 from imagedbd.ledger import Ledger
-from imagedbd.library import ledger_file, running_mark, store_folder
 from imagedbd.locking import locked_data
 from imagedbd.repair import repair
 from imagedbd.stores import open_store

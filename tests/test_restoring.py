@@ -10,11 +10,11 @@ from store_rows import MODEL, picture
 
 from imagedbd.backups import Backup, Source, read_backup, write_backup
 from imagedbd.config import Settings
+from imagedbd.data_folder import ledger_file, running_mark, store_folder
 from imagedbd.datatypes import Batch
 from imagedbd.errors import StoreError, StoreUnreadableError, UsageError
 from imagedbd.generations import Generation
 from imagedbd.ledger import Ledger
-from imagedbd.library import ledger_file, running_mark, store_folder
 from imagedbd.repair import repair
 from imagedbd.restoring import restore
 from imagedbd.stores import open_store

@@ -191,6 +191,7 @@ class Status(_Answer):
     uptime_s: float
     version: str
     pid: int
+    settings_fault: str | None = Field(description="why the settings that hold are not those of the file")
     config_file: str
     data_dir: str
     socket: str

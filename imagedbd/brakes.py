@@ -83,6 +83,8 @@ class Brakes:
 
     def check(self) -> None:
         """:raises PausedError: nothing is to be worked on now; the message says why."""
+        if self._reason:  # it may have passed since
+            self._looked_at = -math.inf
         if reason := self.reason():
             raise PausedError(reason)
 

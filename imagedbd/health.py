@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from imagedbd import __version__
 from imagedbd.datatypes import ModelState, PictureState, RootState
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from imagedbd.scrubber import Scrubber
     from imagedbd.switcher import Switcher
     from imagedbd.watcher import Watcher, WatchStatus
+
+_HELD_UP: Final = frozenset({"paused", "blocked"})
+"""States in which nothing is indexed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +68,9 @@ class Health:
         with self.room.reading() as engine:
             model, store = engine.embedder.status(), self._store_status(engine.store)
         roots = self.roots_status()
-        rate = self.indexer.rate()
         state, doing = self._activity(roots, pending, counts[PictureState.WAITING], switch)
+        # What is held up has no speed, whatever it had half a minute ago.
+        rate = None if state in _HELD_UP else self.indexer.rate()
         return {
             "state": state,
             "doing": doing,
@@ -101,6 +105,7 @@ class Health:
             "uptime_s": round(time.monotonic() - self.started, 1),
             "version": __version__,
             "pid": os.getpid(),
+            "settings_fault": self.settings.fault,
             "config_file": self.settings.current.config_file,
             "data_dir": self.settings.current.data_dir,
             "socket": self.settings.current.socket,
@@ -117,10 +122,10 @@ class Health:
         if self.is_closing():
             raise DaemonStoppingError("It was asked to stop.")
         self.check_pause()
-        if self.indexer.trouble:
-            raise StoreError(f"Indexing is held up: {self.scrubber.damage or self.indexer.trouble}")
-        if self.scanner.trouble:
-            raise StoreError(f"Comparing the folders with the index fails: {self.scanner.trouble}")
+        if trouble := self.indexer.fresh_trouble:
+            raise StoreError(f"Indexing is held up: {self.scrubber.damage or trouble}")
+        if trouble := self.scanner.fresh_trouble:
+            raise StoreError(f"Comparing the folders with the index fails: {trouble}")
 
     def waiting(self) -> int:
         """How many pictures are stored without a vector.
@@ -174,7 +179,7 @@ class Health:
     def held_up(self) -> str | None:
         """What keeps everything from being indexed now, in words."""
         trouble = self._trouble()
-        return trouble[1] if trouble and trouble[0] in {"paused", "blocked"} else None
+        return trouble[1] if trouble and trouble[0] in _HELD_UP else None
 
     def is_offline(self, path: str) -> bool:
         """Whether the root or disk of this picture was away when it was last looked at; never waits."""

@@ -215,6 +215,8 @@ class Indexer:
         self._look_for_model_at: float | None = None
         self._progress: deque[tuple[float, int]] = deque(maxlen=1000)
         self._trouble: str | None = None
+        self._tries_again = False
+        self._again = threading.Event()
         self._first_load: Future[NDArray[np.float32]] | None = None
         self._errands = Errands()
         self._closing = threading.Event()
@@ -230,6 +232,7 @@ class Indexer:
     def begin_close(self) -> None:
         """Stop after the step in hand; returns without waiting for that."""
         self._closing.set()
+        self._again.set()
         self._queue.close()
 
     def close(self) -> None:
@@ -303,6 +306,17 @@ class Indexer:
         """What keeps pictures from being indexed at the moment, if something does."""
         return self._trouble
 
+    @property
+    def fresh_trouble(self) -> str | None:
+        """The same, unless it is just being tried again whether that has passed; see :meth:`try_again`."""
+        return None if self._tries_again else self._trouble
+
+    def try_again(self) -> None:
+        """Somebody waits: where something failed that may pass, find out now whether it has."""
+        if self._trouble and self._look_for_model_at is None:
+            self._tries_again = True
+            self._again.set()
+
     def rate(self) -> float | None:
         """Pictures a second over the last half minute; ``None`` when idle."""
         now = time.monotonic()
@@ -346,6 +360,7 @@ class Indexer:
         except StoreError as error:
             self._pause(error)
         else:
+            self._tries_again = False
             if self._look_for_model_at is None:
                 self._trouble = None
 
@@ -353,7 +368,10 @@ class Indexer:
         """Something failed that may pass, and nothing is lost: say so, and try again in a while."""
         log.error("indexing pauses for %.0f s: %s", PAUSE_S, error.message)
         self._trouble = error.message
-        self._closing.wait(PAUSE_S)
+        self._tries_again = False
+        self._again.clear()
+        if not self._closing.is_set():
+            self._again.wait(PAUSE_S)
 
     def _step(self) -> None:
         line = self._line

@@ -419,7 +419,7 @@ class Library:
 
     def wait(self, timeout: float | None) -> Wait:
         """Scan, and find out when every change made before the call is searchable; see :class:`Wait`."""
-        return Wait(self._health, self._scanner, self._queue, self._indexer.take_up_waiting, timeout)
+        return Wait(self._health, self._scanner, self._queue, self._indexer, timeout)
 
     def hunt(self, condition: Condition | None, tiers: Iterable[Tier]) -> Hunt:
         """A look for duplicates, to be run; see :class:`imagedbd.dupes.Hunt`."""

@@ -50,10 +50,16 @@ class LiveSettings:
         self._had_file = os.path.exists(settings.config_file)
         self._read = read
         self._reloading = threading.Lock()
+        self._fault: str | None = None
 
     @property
     def current(self) -> Settings:
         return self._current
+
+    @property
+    def fault(self) -> str | None:
+        """Why the last reload changed nothing; ``None`` once one has succeeded."""
+        return self._fault
 
     def read(self) -> Settings:
         """As they stand in file, environment and flags now, which changes nothing.
@@ -71,8 +77,13 @@ class LiveSettings:
         :raises ConfigError: with the fault.
         """
         with self._reloading:
-            change = self._read_again()
+            try:
+                change = self._read_again()
+            except ConfigError as error:
+                self._fault = error.message
+                raise
             apply(change)
+            self._fault = None
             self._current, self._last_read = change.settings, change.wanted
             self._had_file = os.path.exists(change.wanted.config_file)
         late = _differing(change.wanted, change.settings)

@@ -133,6 +133,7 @@ class Scanner:
         self._to_confirm: dict[str, float] = {}
         self._suspicion = _Suspicion(confirm_s)
         self._trouble: str | None = None
+        self._tries_again = False
 
     def start(self) -> None:
         """Start the thread, with a scan of everything. To be called once."""
@@ -235,6 +236,17 @@ class Scanner:
         """
         return self._trouble or self._why_it_hangs()
 
+    @property
+    def fresh_trouble(self) -> str | None:
+        """The same, unless it is just being tried again whether that has passed; see :meth:`try_again`."""
+        return (None if self._tries_again else self._trouble) or self._why_it_hangs()
+
+    def try_again(self) -> None:
+        """Somebody waits: if the last scan failed, find out now whether another one does."""
+        with self._changed:
+            self._tries_again = self._trouble is not None
+            self._changed.notify_all()
+
     def _why_it_hangs(self) -> str | None:
         scan = self._scan
         if scan is None or time.monotonic() - scan.since < SILENT_S:
@@ -335,12 +347,16 @@ class Scanner:
                 return
             except Exception as error:  # noqa: BLE001 - without this thread nothing would ever be put right again
                 _log.exception("a scan failed; it is tried again in %.0f s", _RETRY_S)
-                self._trouble = error.message if isinstance(error, ImagedbError) else f"{error!r}."
                 self._give_back(work.folders)
-                self._stopping.wait(_RETRY_S)
+                self._pause(error.message if isinstance(error, ImagedbError) else f"{error!r}.")
             else:
-                self._trouble = None
+                self._trouble, self._tries_again = None, False
                 self._finish(work.ticket)
+
+    def _pause(self, trouble: str) -> None:
+        with self._changed:
+            self._trouble, self._tries_again = trouble, False
+            self._changed.wait_for(lambda: self._stopping.is_set() or self._tries_again, _RETRY_S)
 
     def _next_work(self) -> _Work | None:
         """Wait for requests, or until it is time for a scan; ``None`` when it is time to stop."""

@@ -10,10 +10,9 @@ from imagedbd.health import waiting_in_words
 from imagedbd.text import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from imagedbd.change_queue import ChangeQueue
     from imagedbd.health import Health
+    from imagedbd.indexer import Indexer
     from imagedbd.scanner import Scanner
 
 
@@ -21,7 +20,6 @@ class Wait:
     """One wait for everything that had changed when it began. It blocks nobody: it is asked now and then.
 
     :param timeout: seconds; ``None`` waits as long as it takes.
-    :param take_up_waiting: queues the pictures that are stored without a vector.
     """
 
     def __init__(
@@ -29,15 +27,18 @@ class Wait:
         health: Health,
         scanner: Scanner,
         queue: ChangeQueue,
-        take_up_waiting: Callable[[], object],
+        indexer: Indexer,
         timeout: float | None,
     ) -> None:
         self._health = health
         self._scanner = scanner
         self._queue = queue
-        self._take_up_waiting = take_up_waiting
+        self._indexer = indexer
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._scan = scanner.request()
+        # What failed before may have passed, and nobody is to be told of it then.
+        scanner.try_again()
+        indexer.try_again()
         self._ticket: int | None = None
         self._took_up_waiting = False
 
@@ -76,7 +77,7 @@ class Wait:
         if waiting and not self._took_up_waiting:
             # The model came while they were on their way; what is left then is on a root that is offline.
             self._took_up_waiting = True
-            self._take_up_waiting()
+            self._indexer.take_up_waiting()
             self._ticket = self._queue.ticket()
             return self._queue.wait_done(self._ticket, 0)
         return True

@@ -157,3 +157,13 @@ def test_a_queue_hands_out_nothing_while_the_brake_is_on() -> None:
     assert queue.take(1, timeout=0) == []
     left[0] = 0.0
     assert [change.path for change in queue.take(1, timeout=0)] == ["/a"]
+
+
+def test_who_would_be_refused_is_not_told_of_what_has_passed(tmp_path: Path, meter: Meter) -> None:
+    brakes = make(tmp_path, meter, min_free=1 << 60)
+    with pytest.raises(PausedError, match="waits for room"):
+        brakes.check()
+    brakes._min_free = 1  # as if somebody had made room
+    assert brakes.reason() is not None
+    brakes.check()
+    assert brakes.reason() is None

@@ -332,6 +332,25 @@ def test_a_store_that_refuses_for_a_while_loses_nothing(
     assert bench.names() == {"a.png"}
 
 
+def test_who_waits_has_a_store_that_refused_tried_again_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagedbd.indexer.PAUSE_S", 3600.0)
+    write = bench.store.apply
+
+    def refuse(batch: Batch) -> None:
+        raise StoreError("The disk is full.")
+
+    monkeypatch.setattr(bench.store, "apply", refuse)
+    bench.flat("a.png", 10)
+    bench.queue.put(str(bench.photos / "a.png"), settled=True)
+    bench.until(lambda: bench.indexer.fresh_trouble is not None)
+    monkeypatch.setattr(bench.store, "apply", write)
+    bench.indexer.try_again()
+    bench.until(lambda: bench.state("a.png") is PictureState.INDEXED)
+    bench.until(lambda: bench.indexer.trouble is None)
+
+
 def test_a_file_that_took_the_daemon_down_twice_is_left_alone(bench: Bench) -> None:
     path = str(bench.photos / bench.flat("a.png", 1))
     stat = os.lstat(path)

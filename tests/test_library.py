@@ -236,6 +236,68 @@ def test_a_scan_that_fails_is_told_and_ends_a_wait(home: Home, monkeypatch: pyte
     assert (state, "The ledger is damaged" in doing) == ("blocked", True)
 
 
+def test_what_is_held_up_has_no_speed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(home.library._indexer, "rate", lambda: 7.0)
+    home.library._queue.put("/photos/a.jpg")
+    assert (home.library.status()["rate"], home.library.status()["eta_s"]) == (7.0, 0)
+    home.library.pause(None)
+    assert (home.library.status()["rate"], home.library.status()["eta_s"]) == (None, None)
+    home.library.resume()
+    monkeypatch.setattr(home.library._indexer, "_trouble", "The disk is full.")
+    assert home.library.status()["state"] == "blocked"
+    assert (home.library.status()["rate"], home.library.status()["eta_s"]) == (None, None)
+
+
+def test_a_fault_in_the_settings_is_told_until_it_is_mended(home: Home) -> None:
+    assert home.library.status()["settings_fault"] is None
+    good = home.settings
+    home.settings = replace(good, ignore=("!",))
+    with pytest.raises(ConfigError):
+        home.library.reload()
+    assert "not a pattern: '!'" in home.library.status()["settings_fault"]
+    home.settings = good
+    home.library.reload()
+    assert home.library.status()["settings_fault"] is None
+
+
+def test_a_wait_looks_again_before_it_tells_of_what_was_amiss_before(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexer, scanner = home.library._indexer, home.library._scanner
+    monkeypatch.setattr(indexer, "_trouble", "The disk is full.")
+    monkeypatch.setattr(scanner, "_trouble", "The ledger is full.")
+    wait = home.library.wait(None)
+    assert wait.poll() is None
+    assert indexer._again.is_set()
+    monkeypatch.setattr(indexer, "_tries_again", False)  # it is as it was
+    with pytest.raises(StoreError, match="The disk is full"):
+        wait.poll()
+    monkeypatch.setattr(indexer, "_trouble", None)
+    assert wait.poll() is None
+    monkeypatch.setattr(scanner, "_tries_again", False)
+    with pytest.raises(StoreError, match="The ledger is full"):
+        wait.poll()
+
+
+def test_a_scan_that_failed_is_made_again_for_who_waits(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    scanner, scan = home.library._scanner, home.library._scanner.scan
+
+    def fail(folder: str) -> None:
+        raise StoreError(f"The ledger is full: nothing is known of {folder}.")
+
+    monkeypatch.setattr(scanner, "scan", fail)
+    scanner.start()
+    deadline = time.monotonic() + 30
+    while scanner.trouble is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    monkeypatch.setattr(scanner, "scan", scan)
+    wait = home.library.wait(None)
+    while wait.poll() is None:
+        assert time.monotonic() < deadline, "it was waited for the next try"
+        time.sleep(0.01)
+
+
 def test_settings_whose_file_is_gone_go_on_to_hold(home: Home, tmp_path: Path) -> None:
     file = tmp_path / "config"
     file.touch()

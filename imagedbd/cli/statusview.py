@@ -51,6 +51,8 @@ def overview(status: Mapping[str, Any]) -> RenderableType:
         rows.add_row("previous", f"{kept} (imagedb model rollback)")
     for difference in status.get("differences", ()):
         rows.add_row("note", _difference(difference))
+    if fault := status.get("settings_fault"):
+        rows.add_row("settings", _settings_fault(str(fault)))
     for index, root in enumerate(status["roots"]):
         rows.add_row("" if index else "folders", _root(root))
     if not status["roots"]:
@@ -189,6 +191,12 @@ def _switch(switch: Mapping[str, Any]) -> Text:
 def _difference(difference: Mapping[str, Any]) -> Text:
     # A command stands on a line of its own, where it can be copied.
     said, help_ = (output.printable(difference[name]) for name in ("finding", "help"))
+    return Text(f"{said}\n→ {help_}", style="yellow")
+
+
+def _settings_fault(fault: str) -> Text:
+    said = f"The settings file is not followed, and the settings from before hold: {output.printable(fault)}"
+    help_ = "`imagedbd check-config` says when it is in order; SIGHUP or a restart has it read again"
     return Text(f"{said}\n→ {help_}", style="yellow")
 
 

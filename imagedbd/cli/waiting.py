@@ -34,6 +34,17 @@ def wait_with_progress(target: Target, timeout: float | None, grace: float = 0.0
     return answer.result()
 
 
+def note_what_is_away(target: Target) -> None:
+    """Folders that a wait could not answer for: what changed in them is not known."""
+    lacking = [root for root in target.client.status()["roots"] if root["state"] in {"offline", "degraded"}]
+    if lacking:
+        told = (
+            f"{output.home_path(root['path'])} is {root['state']}: {output.printable(root['reason'] or '')}"
+            for root in lacking
+        )
+        output.note(" ".join(told))
+
+
 def settled(answer: dict[str, Any]) -> str:
     """What a wait ended with, in a sentence."""
     parts = [f"{output.count(answer['indexed'], 'picture')} indexed"]

@@ -63,7 +63,9 @@ def wait(
     """
     from imagedbd.cli import waiting
 
-    answer = waiting.wait_with_progress(target_of(context), flags.seconds("--timeout", timeout), ARRIVAL_S)
+    target = target_of(context)
+    answer = waiting.wait_with_progress(target, flags.seconds("--timeout", timeout), ARRIVAL_S)
+    waiting.note_what_is_away(target)
     if as_json:
         output.write_json(answer)
     else:
@@ -114,9 +116,15 @@ def scan(
 ) -> None:
     """Compare the folders with the index now."""
     real = None if folder is None else query.real_path(folder)
-    target_of(context).client.scan(real)
+    client = target_of(context).client
+    client.scan(real)
     where = "all folders" if real is None else output.short_path(real)
-    output.say(f"Scanning {where}. `imagedb wait` returns when all is searchable.")
+    status = client.status()
+    if status.get("paused"):
+        held = f"{status['doing']} What the scan finds is indexed when it goes on: `imagedb resume`."
+        output.say(f"Scanning {where}. {held}")
+    else:
+        output.say(f"Scanning {where}. `imagedb wait` returns when all is searchable.")
 
 
 def _report_retried(answer: dict[str, Any], *, as_json: bool) -> None:

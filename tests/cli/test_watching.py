@@ -54,6 +54,12 @@ class TestStatus:
         assert "The settings name the model ViT-L-14/x; the index goes on with demo." in text
         assert "→ imagedb model use ViT-L-14/x" in text
 
+    def test_a_fault_in_the_settings_file_is_told_with_what_helps(self, daemon, imagedb):
+        daemon.answers["/status"] = a_status(settings_fault="config.toml, line 3: no such setting.")
+        text = " ".join(imagedb("status").text.split())
+        assert "config.toml, line 3: no such setting." in text
+        assert "imagedbd check-config" in text
+
     def test_it_is_readable_at_forty_columns(self, daemon, imagedb, monkeypatch):
         monkeypatch.setenv("COLUMNS", "40")
         lines = imagedb("status").text.splitlines()
@@ -108,6 +114,15 @@ class TestWait:
         assert imagedb("wait", "--timeout", text).code == 124
         assert daemon.bodies("/wait") == [{"timeout": seconds}]
 
+    @pytest.mark.parametrize(("state", "told"), [("offline", True), ("degraded", True), ("online", False)])
+    def test_what_could_not_be_waited_for_is_told(self, daemon, imagedb, state, told):
+        root = {"path": "/mnt/usb", "state": state, "indexed": 3, "reason": "It is not there."}
+        daemon.answers["/status"] = a_status(roots=[root])
+        daemon.answers["/wait"] = {"indexed": 3}
+        ran = imagedb("wait")
+        assert ran.code == 0
+        assert (f"/mnt/usb is {state}: It is not there." in ran.words) == told
+
     def test_without_a_model(self, daemon, imagedb):
         daemon.answers["/wait"] = ModelUnavailableError("The weights are not here.")
         ran = imagedb("wait")
@@ -156,6 +171,15 @@ class TestScan:
         assert "all folders" in imagedb("scan").words
         imagedb("scan", ".")
         assert [body["folder"] for body in daemon.bodies("/scan")] == [None, str(tmp_path)]
+
+    def test_during_a_pause_it_says_that_nothing_is_indexed_before_it_ends(self, daemon, imagedb):
+        doing = "Indexing is paused until somebody resumes it."
+        daemon.answers["/status"] = a_status(state="paused", doing=doing, paused={"until": None})
+        daemon.answers["/scan"] = {"ticket": 1}
+        words = imagedb("scan").words
+        assert doing in words
+        assert "`imagedb resume`" in words
+        assert "imagedb wait" not in words
 
     def test_outside(self, daemon, imagedb):
         daemon.answers["/scan"] = UsageError("/etc lies outside every root.")

@@ -20,7 +20,7 @@ from imagedbd import __version__, activation, logs, notify
 from imagedbd.api import create_app
 from imagedbd.errors import ImagedbError
 from imagedbd.library import Library
-from imagedbd.locking import locked, locked_data, mark_stopping, prepare_folder, socket_lock
+from imagedbd.locking import check_free, locked, locked_data, mark_stopping, prepare_folder, socket_lock
 from imagedbd.lookout import NAME as LOOKOUT
 from imagedbd.notify import Notifier
 from imagedbd.processes import environment, python
@@ -56,6 +56,7 @@ def run(read_settings: Callable[[], Settings], *, pull: bool | None = None) -> i
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     with ExitStack() as stack:
         stack.enter_context(logs.logging_at(settings.log_level))
+        check_free(socket_lock(settings.socket), settings.socket)  # before a data folder is made for nothing
         stack.enter_context(locked_data(settings))
         if finished := settle(settings.data_dir):
             log.warning("%s", finished)

@@ -47,6 +47,12 @@ LOAD_TIMEOUT_S: Final = 900.0
 RETRY_S: Final = (60.0, 120.0, 300.0, 900.0, 3600.0)
 """Pauses between looks for a model that was not there."""
 
+_WAYS_ON_AFTER_DEATH: Final = (
+    "make room in memory, if the exit status is -9 (else `imagedb service logs` has its last words)",
+    "`imagedb model use SPEC` with a smaller one that `imagedb model list` prints",
+)
+"""What helps where there are weights, and loading them kills the process."""
+
 
 @dataclass(order=True)
 class _Request:
@@ -309,15 +315,21 @@ class EmbedderProcess:
 
     def _start_child(self) -> _Child:
         """:raises ModelUnavailableError: it cannot be loaded, or two processes died of it or beside it."""
-        loaded = self._load() or self._load()
-        if loaded is None:
-            raise self._unavailable("The model's process died twice while it loaded.")
+        loaded = self._load()
+        if isinstance(loaded, str):
+            loaded = self._load()
+        if isinstance(loaded, str):
+            next_try = time.strftime("%H:%M:%S", time.localtime(time.time() + self._pause_s()))
+            reason = (
+                f"The model's process died twice while it loaded ({loaded}). The next try is at {next_try}."
+            )
+            raise self._unavailable(reason, _WAYS_ON_AFTER_DEATH)
         child, reply = loaded
         if isinstance(reply, Ready):
             reply = self._checked(reply)
         if isinstance(reply, Refused):
             self._stop_child()
-            raise self._unavailable(reply.reason, is_unknown=reply.is_unknown)
+            raise self._unavailable(reply.reason, _ways_on(self._spec, is_unknown=reply.is_unknown))
         self._expected = reply.info
         self._failures = 0
         self._status = ModelStatus(self._spec, ModelState.READY, device=reply.device, dtype=reply.dtype)
@@ -325,8 +337,8 @@ class EmbedderProcess:
         self._on_ready()
         return child
 
-    def _load(self) -> tuple[_Child, Ready | Refused] | None:
-        """A new process, and what it says when it is done with loading; or nothing if it died meanwhile."""
+    def _load(self) -> tuple[_Child, Ready | Refused] | str:
+        """A new process, and what it says when it is done with loading; or of what it died meanwhile."""
         if self._closing.is_set():
             raise _stopping()
         self._status = ModelStatus(self._spec, ModelState.LOADING)
@@ -338,7 +350,7 @@ class EmbedderProcess:
             if self._closing.is_set():
                 raise _stopping() from error
             log.warning("the embedder died while it loaded the model (%s)", reason)
-            return None
+            return reason
 
     def _checked(self, reply: Ready) -> Ready | Refused:
         expected = self._expected
@@ -357,20 +369,23 @@ class EmbedderProcess:
             f"with. Put the old weights back, or `imagedb model use {self._spec}` to embed all pictures anew."
         )
 
-    def _unavailable(self, reason: str, *, is_unknown: bool = False) -> ModelUnavailableError:
+    def _unavailable(self, reason: str, ways: tuple[str, str]) -> ModelUnavailableError:
+        self._retry_at = time.monotonic() + self._pause_s()
         self._failures += 1
-        self._retry_at = time.monotonic() + RETRY_S[min(self._failures, len(RETRY_S)) - 1]
-        ways = _ways_on(self._spec, is_unknown=is_unknown)
         self._status = ModelStatus(self._spec, ModelState.UNAVAILABLE, reason, ways)
         log.warning("model %s unavailable: %s", self._spec, reason)
         return ModelUnavailableError(f"{reason} Two ways on: {ways[0]}, or {ways[1]}.")
+
+    def _pause_s(self) -> float:
+        """How long after the next failure another try is."""
+        return RETRY_S[min(self._failures, len(RETRY_S) - 1)]
 
     def _bury(self, error: Exception) -> tuple[int | None, str]:
         """The exit status of a process that died by itself, and what to say of it."""
         status = self._stop_child(patience=1.0)
         self._status = ModelStatus(self._spec, ModelState.UNLOADED)
         how = "it hung" if status is None else f"exit status {status}"
-        return status, f"{str(error) or type(error).__name__}, {how}"
+        return status, f"{error}, {how}" if str(error) else how
 
     def _stop_child(self, patience: float = 0.0) -> int | None:
         child, self._child = self._child, None

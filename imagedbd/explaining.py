@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat as stat_module
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from imagedbd.datatypes import PictureState
 from imagedbd.roots import RootGuard
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from imagedbd.ledger import Ledger
     from imagedbd.rules import Rules
     from imagedbd.unread import UnreadFiles
+
+
+MISSING: Final = "missing"
+UNREADABLE: Final = "unreadable"
 
 
 class Explanation(NamedTuple):
@@ -76,10 +81,14 @@ class Explainer:
         return Explanation(entry.state, f"It is in the index.{but}", verdict.rule)
 
     def _of_unknown(self, path: str) -> Explanation:
-        if os.path.isdir(path) and not os.path.islink(path):
+        try:
+            mode = os.lstat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return Explanation(MISSING, "There is no such file, and none is known.")
+        except OSError as error:
+            return Explanation(UNREADABLE, f"It cannot be looked at: {error.strerror}.")
+        if stat_module.S_ISDIR(mode):
             return self._of_folder(path)
-        if not os.path.lexists(path):
-            return Explanation("missing", "There is no such file, and none is known.")
         verdict = self.rules.explain(path)
         if verdict.ok:
             return Explanation(
@@ -113,6 +122,10 @@ class Explainer:
             return Explanation("skipped", f"It is a folder that {verdict.reason}.", verdict.rule)
         counts = self.ledger.counts(path)
         told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        if closed := _why_closed(path):
+            stays = f" What is known of it stays: {told}." if told else ""
+            reason = f"It is a folder that cannot be read, and is tried again in a while: {closed}.{stays}"
+            return Explanation(UNREADABLE, reason)
         reason = f"It is a folder that is watched. Files in it and below: {told or 'no pictures'}."
         return Explanation("folder", reason)
 
@@ -120,6 +133,16 @@ class Explainer:
 def speaking_sidecars(path: str) -> list[str]:
     """The sidecars of a picture that can be read."""
     return [sidecar for sidecar in sidecars_of(path) if not _is_mute(sidecar)]
+
+
+def _why_closed(folder: str) -> str | None:
+    """What keeps this process from listing a folder, or from looking at what lies in it."""
+    try:
+        os.listdir(folder)
+        os.lstat(os.path.join(folder, "."))
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _is_mute(sidecar: str) -> bool:

@@ -268,5 +268,5 @@ def _with_watch(root: RootStatus, watch: WatchStatus | None) -> RootStatus:
 def _switch_in_words(switch: dict[str, Any]) -> str:
     if switch["reason"]:
         return f"The index for {switch['store']} with {switch['model']} is not built on: {switch['reason']}"
-    made = f"{switch['done']} of {switch['total']} pictures are done."
+    made = f"{switch['done']} of {count(switch['total'], 'picture')} done."
     return f"Building the index for {switch['store']} with {switch['model']} beside this one; {made}"

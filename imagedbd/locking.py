@@ -45,6 +45,19 @@ def check_unlocked(settings: Settings) -> None:
         raise _held(settings.data_dir)
 
 
+def check_free(path: str, what: str) -> None:
+    """Look whether a lock could be had now; nothing is made or held. For who would make things before it is.
+
+    :param what: as for :func:`locked`.
+    :raises LockHeldError: another process holds it.
+    """
+    for _ in range(_TRIES):
+        if not is_locked(path):
+            return
+        time.sleep(_PAUSE_S)
+    raise _held(what)
+
+
 def _data_lock(settings: Settings) -> str:
     return os.path.join(settings.data_dir, "lock")
 

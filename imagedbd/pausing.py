@@ -6,6 +6,7 @@ Searches and watching go on. What changes is queued, and looked at when the paus
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import time
@@ -14,9 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 from imagedbd.datatypes import iso_utc
 from imagedbd.durable import write_durably
 from imagedbd.errors import PausedError, StoreError
+from imagedbd.text import fault
 
 if TYPE_CHECKING:
     from imagedbd.change_queue import ChangeQueue
+
+log = logging.getLogger(__name__)
 
 FILE_NAME: Final = "paused"
 _CLOCKS: Final = ((600.0, "%H:%M:%S"), (20 * 3600.0, "%H:%M"))
@@ -30,6 +34,7 @@ class Pause:
         self._file = os.path.join(data_dir, FILE_NAME)
         self._queue = queue
         self._until = self._read()
+        self._unwritten: str | None = None
         if self.is_on:
             queue.hold(self._left)
 
@@ -44,13 +49,16 @@ class Pause:
     def begin(self, seconds: float | None) -> None:
         """Pause for this time, or until :meth:`end`; a pause that goes on already is replaced.
 
-        :raises StoreError: it could not be written down, and nothing was changed.
+        Where that cannot be written down, it is a pause all the same, as long as this process runs.
         """
         until = math.inf if seconds is None else time.time() + seconds
         try:
             write_durably(self._file, f"{until}\n")
         except OSError as error:
-            raise StoreError(f"{self._file} cannot be written: {error.strerror or error}.") from error
+            self._unwritten = fault(error)
+            log.warning("the pause does not outlive a restart: %s", self._unwritten)
+        else:
+            self._unwritten = None
         self._until = until
         self._queue.hold(self._left)
 
@@ -64,7 +72,7 @@ class Pause:
                 os.unlink(self._file)
         except OSError as error:
             raise StoreError(f"{self._file} cannot be removed: {error.strerror}.") from error
-        self._until = -math.inf
+        self._until, self._unwritten = -math.inf, None
         self._queue.release()
 
     def check(self) -> None:
@@ -73,10 +81,16 @@ class Pause:
             raise PausedError(f"{self.in_words()} `imagedb resume` goes on.")
 
     def in_words(self) -> str:
+        words = f"Indexing is paused until {self._end_in_words()}."
+        if self._unwritten is None:
+            return words
+        return f"{words} A restart ends that, as it could not be written down: {self._unwritten}."
+
+    def _end_in_words(self) -> str:
         if self._until == math.inf:
-            return "Indexing is paused until somebody resumes it."
+            return "somebody resumes it"
         form = next((form for within, form in _CLOCKS if self._left() < within), "%Y-%m-%d %H:%M")
-        return f"Indexing is paused until {time.strftime(form, time.localtime(self._until))}."
+        return time.strftime(form, time.localtime(self._until))
 
     def public(self) -> dict[str, Any] | None:
         """``until`` in UTC, which is ``None`` for a pause without an end; ``None`` if there is no pause."""

@@ -8,6 +8,7 @@ start, before any scan could miss a picture at the old place.
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -18,6 +19,7 @@ from imagedbd.ledger import NAME as LEDGER
 from imagedbd.ledger import Ledger
 from imagedbd.locking import locked_data
 from imagedbd.rules import Rules, is_within
+from imagedbd.text import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,9 +45,12 @@ def check_places(old: str, new: str, roots: tuple[str, ...]) -> None:
     for root in roots:
         if root != new and (is_within(new, root) or is_within(root, new)):
             inner, outer = (new, root) if is_within(new, root) else (root, new)
+            remove = f"imagedb root remove {shlex.quote(old)}"
+            is_watched = root != old and inner == new
+            command = remove if is_watched else f"imagedb root add {shlex.quote(new)} && {remove}"
             raise UsageError(
-                f"{inner} lies in {outer}: pictures that move there are followed anyway, without embedding."
-                " Add it with `imagedb root add`, if it is not watched, and then remove the old one."
+                f"{inner} lies in {outer}, and pictures that move there are followed anyway, without "
+                f"embedding. All that is left to do: `{command}`."
             )
 
 
@@ -90,13 +95,13 @@ class Relocation:
         if self.ledger.holds_any(self.new):
             raise UsageError(
                 f"{self.new} has pictures in the index already: what is equal there was not embedded again."
-                f" `imagedb root remove {self.old}` is all that is left to do."
+                f" `imagedb root remove {shlex.quote(self.old)}` is all that is left to do."
             )
         sample = [e for e in self.ledger.sample(self.old, _SAMPLE) if self._is_ours(e.path)]
         found = sum(self._is_as_large(entry) for entry in sample)
         if 2 * found < len(sample):
             raise UsageError(
-                f"{self.new} is not the same library: of {len(sample)} pictures of {self.old},"
+                f"{self.new} is not the same library: of {count(len(sample), 'picture')} of {self.old},"
                 f" {found} were found there. To watch it all the same: `imagedb root add`, `root remove`."
             )
 
@@ -116,7 +121,9 @@ class Relocation:
         total = 0
         for page in self._pages():
             if is_over():
-                raise DaemonStoppingError(f"It was asked to stop when {total} files were brought over.")
+                raise DaemonStoppingError(
+                    f"It was asked to stop when {count(total, 'file')} had been brought over."
+                )
             relabel(page)
             total += len(page)
         self.ledger.forget_relocation(self.old)

@@ -14,6 +14,7 @@ from imagedbd.ledger import NAME as LEDGER
 from imagedbd.ledger import Ledger
 from imagedbd.locking import locked_data
 from imagedbd.replacement import clear, draft_folder, parts, replace_index, settle
+from imagedbd.text import count, fault
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
@@ -42,11 +43,13 @@ def restore(backup: Backup, settings: Settings) -> list[str]:
             _make_ready(draft, settings)
             aside = replace_index(settings.data_dir)
         except OSError as error:
-            raise StoreError(f"The backup could not be restored: {error}. The index is as it was.") from error
+            raise StoreError(
+                f"The backup could not be restored: {fault(error)}. The index is as it was."
+            ) from error
         finally:
             clear(settings.data_dir)
     done = [finished] if finished else []
-    done.append(f"The index of {backup.created} is in {settings.data_dir}, with {rows} pictures.")
+    done.append(f"The index of {backup.created} is in {settings.data_dir}, with {count(rows, 'picture')}.")
     if aside:
         done.append(f"What was there before is in {aside}; delete it when you do not need it any more.")
     if SETTINGS in backup.files:
@@ -70,7 +73,7 @@ def _check(draft: str, settings: Settings) -> int:
         return expected
     store = open_generation(replace(settings, data_dir=draft), generation)
     try:
-        if faults := [fault for fault in store.scrub() if fault]:
+        if faults := list(filter(None, store.scrub())):
             raise StoreUnreadableError(f"The backup is damaged: {faults[0]}")
         return store.count(own=True)
     finally:

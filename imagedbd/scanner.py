@@ -287,9 +287,8 @@ class Scanner:
         if scanning is not None and _touch(root, scanning):
             return RootStatus(root, RootState.SCANNING, indexed)
         if suspected := self._suspicion.count(root):
-            reason = (
-                f"{suspected} pictures have vanished at once: a second scan decides whether they are gone."
-            )
+            vanished = count(suspected, "picture has", "pictures have")
+            reason = f"{vanished} vanished at once: a second scan decides whether they are gone."
             return RootStatus(root, RootState.SCANNING, indexed, reason)
         lacks = [
             *self._lacking_mounts(root),
@@ -313,7 +312,9 @@ class Scanner:
         if not unreadable:
             return []
         first = unreadable[0]
-        return [f"{len(unreadable)} paths cannot be read, e.g. {first!r}: {self._unreadable[first]}."]
+        return [
+            f"{count(len(unreadable), 'path')} cannot be read, e.g. {first!r}: {self._unreadable[first]}."
+        ]
 
     def _lacking_contents(self, root: str) -> list[str]:
         unread = {p: reason for p, reason in self._unread.all().items() if self._rules.root_of(p) == root}

@@ -5,6 +5,7 @@ Folding is the one way in which words are made comparable, at write time and at 
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -64,6 +65,12 @@ def printable(text: str) -> str:
 def count(number: int, noun: str, plural: str = "") -> str:
     """``1 picture``, ``1,204 pictures``."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def fault(error: OSError) -> str:
+    """What failed, and at which path if that is known; the end of a sentence."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{reason} ({os.fsdecode(error.filename)})" if error.filename else reason
 
 
 def _escaped(character: str) -> str:

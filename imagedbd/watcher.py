@@ -16,6 +16,7 @@ from imagedbd.datatypes import RootState
 from imagedbd.mounts import MOUNTINFO, mount_of, read_mounts
 from imagedbd.pulse import Pulse
 from imagedbd.rules import is_within, outermost
+from imagedbd.text import count
 from imagedbd.tree_watch import STOP_S, TreeWatch
 
 if TYPE_CHECKING:
@@ -447,7 +448,7 @@ def _explain_unwatched(unwatched: list[str], over_limit: int) -> str:
     if over_limit:
         return _explain_limit("inotify watches", _MAX_WATCHES, over_limit)
     return (
-        f"{len(unwatched)} folders cannot be watched, e.g. {unwatched[0]!r};"
+        f"{count(len(unwatched), 'folder')} cannot be watched, e.g. {unwatched[0]!r};"
         " what can be read of that is scanned now and then."
     )
 
@@ -455,11 +456,8 @@ def _explain_unwatched(unwatched: list[str], over_limit: int) -> str:
 def _explain_limit(what: str, names: tuple[str, ...], folders: int) -> str:
     name, limit = _limit(names)
     enough = max(2 * limit, 1 << (limit + 2 * folders).bit_length())
+    lacking = count(folders, "folder is", "folders are")
     return (
-        f"All {limit} {what} that a user may have are taken: {_count(folders)} scanned now and then"
+        f"All {limit} {what} that a user may have are taken: {lacking} scanned now and then"
         f" instead of watched. To allow more: sudo sysctl {name}={enough}"
     )
-
-
-def _count(folders: int) -> str:
-    return "1 folder is" if folders == 1 else f"{folders} folders are"

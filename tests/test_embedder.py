@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -220,6 +221,22 @@ def test_a_model_that_is_killed_while_it_loads_is_loaded_again(stub_model: str, 
         killed_soon(embedder, seconds)
         assert prompt.result(120).shape == (1, 64)
         assert embedder.status().state is ModelState.READY
+    finally:
+        embedder.close()
+
+
+def test_a_model_that_dies_whenever_it_is_loaded_comes_with_advice_that_fits_and_the_next_try(
+    stub_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagedbd.embedder.python", lambda *_: ["sh", "-c", "kill -9 $$"])
+    embedder = EmbedderProcess(stub_model, device="cpu")
+    try:
+        with pytest.raises(ModelUnavailableError, match=r"died twice while it loaded \(exit status -9"):
+            embedder.load().result(120)
+        status = embedder.status()
+        assert re.search(r"The next try is at \d\d:\d\d:\d\d\.$", str(status.reason))
+        assert "memory" in status.help[0]
+        assert not any("pull" in way for way in status.help)
     finally:
         embedder.close()
 

@@ -67,6 +67,24 @@ def test_it_outlives_a_restart(tmp_path: Path) -> None:
     assert not is_held(queue)
 
 
+def test_a_disk_that_is_full_keeps_nobody_from_pausing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, text: str) -> None:
+        raise OSError(28, "No space left on device", path)
+
+    queue = ChangeQueue(settle_s=0)
+    pause = Pause(os.fspath(tmp_path), queue)
+    with monkeypatch.context() as full:
+        full.setattr("imagedbd.pausing.write_durably", refuse)
+        pause.begin(None)
+    assert is_held(queue)
+    assert "A restart ends that, as it could not be written down: No space left" in pause.in_words()
+    pause.begin(None)
+    assert "restart" not in pause.in_words()
+    assert Pause(os.fspath(tmp_path), ChangeQueue()).is_on
+
+
 @pytest.mark.parametrize(
     ("seconds", "form"),
     [(10, "%H:%M:%S"), (3600, "%H:%M"), (3 * 86_400, "%Y-%m-%d %H:%M")],

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from imagedbd.datatypes import LedgerEntry, PictureState, Signature
-from imagedbd.errors import DaemonStoppingError, ImagedbError, NothingMatchedError
+from imagedbd.errors import DaemonStoppingError, ImagedbError, NothingMatchedError, UsageError
 from imagedbd.ledger import Ledger, PlaceIdentity
-from imagedbd.relocation import PAGE, Relocation
+from imagedbd.relocation import PAGE, Relocation, check_places
 from imagedbd.rules import Rules
 
 
@@ -155,3 +155,19 @@ def test_a_place_that_is_in_the_index_is_refused(world: World) -> None:
     world.ledger.put([LedgerEntry(str(world.new / "a.jpg"), made.signature, PictureState.INDEXED)])
     with pytest.raises(ImagedbError, match="in the index already"):
         world.relocation.check()
+
+
+@pytest.mark.parametrize(
+    ("new", "command"),
+    [
+        ("/b/my pictures", "`imagedb root remove /a`"),
+        ("/a/inner", "`imagedb root add /a/inner && imagedb root remove /a`"),
+    ],
+)
+def test_a_root_that_moved_into_one_that_is_watched_comes_with_the_command_that_is_left_to_do(
+    monkeypatch: pytest.MonkeyPatch, new: str, command: str
+) -> None:
+    monkeypatch.setattr("os.path.isdir", lambda _: True)
+    with pytest.raises(UsageError) as told:
+        check_places("/a", new, ("/a", "/b"))
+    assert command in told.value.message

@@ -99,12 +99,14 @@ def test_the_index_is_as_it_was_where_that_is_said(
 
     def rename(old: str, new: str) -> None:
         if old == ledger_file(settings):
-            raise OSError(5, "Input/output error")
+            raise OSError(5, "Input/output error", old)
         real(old, new)
 
     monkeypatch.setattr("os.rename", rename)
-    with pytest.raises(StoreError, match="The index is as it was"):
+    with pytest.raises(StoreError, match="The index is as it was") as told:
         restore(backup, settings)
+    assert f"Input/output error ({ledger_file(settings)})" in told.value.message
+    assert "Errno" not in told.value.message
     assert names(settings) == before
 
 

@@ -112,13 +112,14 @@ def _draw(gallery: str, count: int) -> dict[str, Shot]:
     from imagedbd.demo.gallery import DEFAULT_SEED, planned, write_gallery
 
     started = time.perf_counter()
-    with output.busy(f"Drawing {count} pictures…"):
+    with output.busy(f"Drawing {output.count(count, 'picture')}…"):
         write_gallery(Path(gallery), count)
     truth = {os.path.join(gallery, name): shot for name, shot in planned(count, DEFAULT_SEED)}
     folders = output.count(len({os.path.dirname(path) for path in truth}), "folder")
     seconds = time.perf_counter() - started
+    drawn = output.count(count, "picture")
     output.write(
-        f"Drew {count} pictures in {folders}, with what cameras say about them ({seconds:.1f} s):\n"
+        f"Drew {drawn} in {folders}, with what cameras say about them ({seconds:.1f} s):\n"
         f"  {output.printable(gallery)}\n"
     )
     return truth
@@ -132,9 +133,8 @@ def _index(daemon: PrivateDaemon, count: int) -> None:
     answer = wait_with_progress(daemon.target, None)
     seconds = time.perf_counter() - started
     if answer["indexed"] != count or answer["failed"]:
-        raise ImagedbError(
-            f"Of {count} pictures, {answer['indexed']} were indexed and {answer['failed']} failed."
-        )
+        drawn = output.count(count, "picture")
+        raise ImagedbError(f"Of {drawn}, {answer['indexed']} were indexed and {answer['failed']} failed.")
     output.write(f"A private daemon started, loaded its model and indexed them all ({seconds:.1f} s).\n")
     output.write(f"{WHAT_IT_KNOWS}\n")
 

@@ -247,12 +247,17 @@ def why(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Any file or folder.")],
     as_json: flags.JsonFlag = False,
 ) -> None:
-    """Explain why a file is in the index, or why it is not."""
+    """Explain why a file is in the index, or why it is not.
+
+    Of a path at which there is nothing, and of which nothing is known, the exit code is 1.
+    """
     answer = target_of(context).client.why(query.entry_path(file))
     if as_json:
         output.write_json(answer)
     else:
         _print_fields(answer)
+    if answer["state"] == "missing":
+        raise typer.Exit(NothingMatchedError.exit_code)
 
 
 @app.command(

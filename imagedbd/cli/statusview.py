@@ -172,12 +172,16 @@ def _model(status: Mapping[str, Any]) -> Text:
 def _store(store: Mapping[str, Any]) -> Text:
     size = store.get("bytes_on_disk")
     parts = [store["kind"]]
-    parts += [f"{store['rows']:,} rows, {store['vectors']:,} vectors"] if store["rows"] is not None else []
+    parts += [_rows(store)] if store["rows"] is not None else []
     parts += [output.byte_size(size)] if size is not None else []
     text = Text(", ".join([*parts, output.home_path(store["uri"])]))
     if store.get("reason"):
         text.append(f"\n{output.printable(store['reason'])}", style="yellow")
     return text
+
+
+def _rows(store: Mapping[str, Any]) -> str:
+    return f"{output.count(store['rows'], 'row')}, {output.count(store['vectors'], 'vector')}"
 
 
 def _switch(switch: Mapping[str, Any]) -> Text:

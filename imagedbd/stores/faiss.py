@@ -27,6 +27,7 @@ from imagedbd.datatypes import Match, StoredPicture, StoreStats
 from imagedbd.durable import sync_folder
 from imagedbd.errors import MENDING, StoreError, StoreUnreadableError
 from imagedbd.ranking import best_first, unit
+from imagedbd.text import count
 
 from .checks import ENGINE_ERRORS, check_ids, check_model, check_vector, reported
 from .contents import Change, Contents, Draft, stacked, whole
@@ -182,7 +183,9 @@ class FaissStore:
         except ENGINE_ERRORS as error:
             raise damaged(self._path(file.name), str(error)) from error
         if len(frame) != self._snapshot.rows:
-            raise damaged(self._path(file.name), f"it has {len(frame)} rows, not {self._snapshot.rows}")
+            raise damaged(
+                self._path(file.name), f"it has {count(len(frame), 'row')}, not {self._snapshot.rows}"
+            )
         return frame
 
     def _load_vectors(self) -> VectorIndex | None:
@@ -193,7 +196,9 @@ class FaissStore:
             check_file(self._folder, file)
             codes = read_codes(self._folder, file, self._dimension)
         if len(codes) != self._snapshot.rows:
-            raise self._unreadable(f"it has {len(codes)} vectors for {self._snapshot.rows} rows")
+            raise self._unreadable(
+                f"it has {count(len(codes), 'vector')} for {count(self._snapshot.rows, 'row')}"
+            )
         index = VectorIndex(self._dimension, codes=codes)
         self._load_approximate(index)
         return index

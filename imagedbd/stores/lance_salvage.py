@@ -21,6 +21,7 @@ import pyarrow as pa
 from imagedbd.datatypes import StoredPicture
 from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.ranking import unit
+from imagedbd.text import count
 
 from .columns import plain
 from .inventory import Inventory
@@ -159,7 +160,7 @@ def _batches(table: Any) -> Iterator[pa.Table]:
 
 def _page(table: Any, start: int, rows: int) -> Iterator[pa.Table]:
     """What can be read of some rows in sequence, by halves, down to single ones."""
-    with _forgiving(f"{rows} rows from {start} on cannot be read together"):
+    with _forgiving(f"{count(rows, 'row')} from {start} on cannot be read together"):
         yield table.search().offset(start).limit(rows).to_arrow()
         return
     if rows > 1:

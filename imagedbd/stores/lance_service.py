@@ -19,6 +19,7 @@ import pyarrow as pa
 from lancedb.remote import ClientConfig, TimeoutConfig
 
 from imagedbd.errors import ConfigError, StoreUnreadableError
+from imagedbd.text import count
 
 from .lance_place import CACHE_BYTES, TABLE
 from .lance_sql import text_sql
@@ -110,7 +111,7 @@ class LanceService:
             return None
         rows = self._about().search().select(["manifest"]).to_list()
         if len(rows) != 1:
-            raise self.unreadable(f"its table {_ABOUT!r} has {len(rows)} rows")
+            raise self.unreadable(f"its table {_ABOUT!r} has {count(len(rows), 'row')}")
         self._known = rows[0]["manifest"]
         return manifest_of(self._known, f"the manifest of {self.name}")
 

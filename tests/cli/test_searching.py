@@ -431,6 +431,14 @@ class TestOthers:
         assert "1/250 s" in text
         assert "keywords" not in text
 
+    @pytest.mark.parametrize(("state", "code"), [("missing", 1), ("skipped", 0), ("unreadable", 0)])
+    def test_why_of_what_is_not_there_ends_like_a_look_up_of_it(self, daemon, imagedb, state, code):
+        daemon.answers["/why"] = lambda body: {
+            "path": body["path"], "state": state, "reason": "It is so.", "rule": None, "attempts": 0,
+        }  # fmt: skip
+        ran = imagedb("why", "x.jpg", "--json")
+        assert (ran.code, json.loads(ran.data)["state"]) == (code, state)
+
     def test_why_asks_about_a_link_and_not_about_its_goal(self, daemon, imagedb, tmp_path):
         (tmp_path / "link.jpg").symlink_to("/etc/passwd")
         daemon.answers["/why"] = lambda body: {

@@ -148,6 +148,7 @@ def test_a_second_daemon_leaves_the_first_ones_socket_alone(machine: Machine) ->
         second = machine.imagedbd("run", **own)
         assert second.returncode == 75
         assert b"Traceback" not in second.stderr
+    assert not (machine.home / "other-data").exists()
     after = path.lstat()
     assert (after.st_ino, after.st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
     assert not (machine.home / "run" / "other.sock").exists()

@@ -75,7 +75,8 @@ class Explainer:
             return Explanation(entry.state, f"Its metadata is searchable; {said}. {reason}")
         verdict = self.rules.explain(path)
         if not verdict.ok:
-            return Explanation(entry.state, f"It {verdict.reason}.", verdict.rule)
+            stays = " What was indexed of it stays." if verdict.unsure else ""
+            return Explanation(entry.state, f"It {verdict.reason}.{stays}", verdict.rule)
         mute = [os.path.basename(sidecar) for sidecar in sidecars_of(path) if _is_mute(sidecar)]
         but = f" {' and '.join(mute)} beside it cannot be read, and says nothing of it." if mute else ""
         return Explanation(entry.state, f"It is in the index.{but}", verdict.rule)
@@ -94,6 +95,8 @@ class Explainer:
             return Explanation(
                 "unknown", "Neither an event nor a scan has met it yet; try `imagedb scan`.", None
             )
+        if verdict.unsure:
+            return Explanation(UNREADABLE, f"It {verdict.reason}.", verdict.rule)
         return Explanation("skipped", self._why_skipped(path, verdict.reason), verdict.rule)
 
     def _why_skipped(self, path: str, reason: str | None) -> str:
@@ -119,7 +122,8 @@ class Explainer:
     def _of_folder(self, path: str) -> Explanation:
         verdict = self.rules.explain(path)
         if not verdict.ok:
-            return Explanation("skipped", f"It is a folder that {verdict.reason}.", verdict.rule)
+            state = UNREADABLE if verdict.unsure else "skipped"
+            return Explanation(state, f"It is a folder that {verdict.reason}.", verdict.rule)
         counts = self.ledger.counts(path)
         told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         if closed := _why_closed(path):

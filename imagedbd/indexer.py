@@ -460,6 +460,7 @@ class Indexer:
         entry = self._ledger.get(change.path)
         try:
             stat = _lstat(change.path)
+            is_eligible = stat is not None and self._is_eligible(change.path, stat)
             is_done = entry is not None and stat is not None and self._is_done(entry, Signature.of(stat))
         except OSError as error:
             # Not being allowed to look proves nothing: what is known of it stays.
@@ -470,7 +471,7 @@ class Indexer:
             # A scan knows to come again, and finds what is changed by then.
             self._request_scan(os.path.dirname(change.path))
             return None
-        if stat is None or not self._is_eligible(change.path, stat):
+        if stat is None or not is_eligible:
             self._forget_troubles(change.path)
             if stat is not None and stat_module.S_ISDIR(stat.st_mode):
                 self._request_scan(change.path)
@@ -498,11 +499,15 @@ class Indexer:
         self._queue.done(sidecar)
 
     def _is_eligible(self, path: str, stat: os.stat_result) -> bool:
+        """:raises OSError: that cannot be told."""
         folder = os.path.dirname(path)
         root = self.rules.root_of(path)
+        verdict = self.rules.verdict(path, stat=stat)
+        if verdict.unsure:
+            raise OSError(errno.EAGAIN, f"it {verdict.reason}")
         return (
             root is not None
-            and self.rules.verdict(path, stat=stat).ok
+            and verdict.ok
             and os.path.realpath(folder) == folder
             and self._spelling.is_exact(path, root)
         )
@@ -526,9 +531,9 @@ class Indexer:
         """Whether a path still has no place in the index, now that it is about to be forgotten."""
         try:
             stat = _lstat(path)
+            return stat is None or not self._is_eligible(path, stat)
         except OSError:
             return False
-        return stat is None or not self._is_eligible(path, stat)
 
     # From jobs to pictures.
 

@@ -43,7 +43,7 @@ from imagedbd.readers import READERS, waits_for
 from imagedbd.reconcile import reconcile
 from imagedbd.relocator import Relocator
 from imagedbd.roots import RootGuard
-from imagedbd.rules import is_within
+from imagedbd.rules import absolute_patterns, is_within
 from imagedbd.scanner import Scanner
 from imagedbd.scrubber import Scrubber
 from imagedbd.search import Answer, Searcher
@@ -294,6 +294,7 @@ class Library:
             if root.state is RootState.OFFLINE:
                 log.warning("%s is offline: %s", root.path, root.reason, extra={"root": root.path})
         self._tell_differences(self._settings)
+        _tell_absolute_patterns(self._settings)
 
     def break_off_start(self) -> None:
         """The daemon is to stop: :meth:`start` does nothing more that takes long. Never waits."""
@@ -566,6 +567,7 @@ class Library:
             self._roots_are_wanted = self._roots_are_wanted or "roots" in changed
             self._watcher.set_rules(change.rules)
             self._scanner.set_rules(change.rules)
+            _tell_absolute_patterns(settings)
         if changed & BRAKES:
             self._brakes.adjust(**_brakes(settings))
         if changed & PACE:
@@ -617,6 +619,15 @@ def _blaming_damage(store: Store) -> Iterator[None]:
         if damage := next(filter(None, store.scrub()), None):
             raise damage from error
         raise
+
+
+def _tell_absolute_patterns(settings: Settings) -> None:
+    for glob, meant in absolute_patterns(settings.ignore, settings.roots).items():
+        log.warning(
+            "ignore: %s matches nothing, as patterns are paths from the watched folder on: write %s",
+            glob,
+            meant,
+        )
 
 
 def _checked_model(spec: str) -> str:

@@ -64,7 +64,7 @@ class RootGuard:
     def mounts_below(self, root: str) -> list[str]:
         """The mount points seen below this root that belong to it, and are not ignored."""
         places = ((place, self._rules.folder(place)) for place in self._ledger.places_under(root))
-        return [place for place, rules in places if rules.root == root and rules.verdict.ok]
+        return [place for place, rules in places if rules.root == root and rules.verdict.may_be_ok]
 
     def is_deleted(self, place: str) -> bool:
         """Whether a place below a root is gone for good, as far as anybody cares.

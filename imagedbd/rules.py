@@ -6,6 +6,7 @@ itself be hidden, or lie in a folder that the rules of another root ignore.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -26,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 IGNORE_FILE = ".imagedbignore"
 _IGNORE_FILE_MAX_BYTES = 1 << 20
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
+"""What says that there is no file of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,17 @@ class Verdict:
 
     :param reason: why not, as the end of a sentence that begins with "it".
     :param rule: what exactly says so: a pattern with its place, a folder, a limit.
+    :param unsure: nobody can tell at the moment: nothing is taken in, and what is known stays.
     """
 
     ok: bool
     reason: str | None = None
     rule: str | None = None
+    unsure: bool = False
+
+    @property
+    def may_be_ok(self) -> bool:
+        return self.ok or self.unsure
 
 
 _YES = Verdict(ok=True)
@@ -79,6 +88,17 @@ class _Patterns:
 
 
 @dataclass(frozen=True, slots=True)
+class _IgnoreFile:
+    """:param version: inode, size, and times of change; another one has it read again.
+    :param unused: why it is not followed, as the end of a sentence.
+    """
+
+    version: tuple[int, int, int, int]
+    patterns: _Patterns
+    unused: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class FolderRules:
     """The rules as they stand in one folder: what a walk carries with it from folder to folder.
 
@@ -100,9 +120,7 @@ class FolderRules:
         verdict = self._folder_verdict(name, path)
         if not verdict.ok:
             return FolderRules(path, self.root, verdict, self._rules)
-        own = self._rules.ignore_file(path)
-        nearest_first = (own, *self._patterns) if own else self._patterns
-        return FolderRules(path, self.root, _YES, self._rules, nearest_first)
+        return self._rules.with_own_patterns(path, self.root, self._patterns)
 
     def file(self, name: str, stat: os.stat_result | None = None) -> Verdict:
         """Whether this file is indexed.
@@ -169,7 +187,8 @@ class Rules:
         self._deepest_first = sorted(self.roots, key=len, reverse=True)
         parsed = (_parsed(glob, f"ignore: {glob}") for glob in ignore_globs)
         self._globs = tuple(pattern for pattern in parsed if pattern)
-        self._ignore_files: dict[str, tuple[tuple[int, int, int, int], _Patterns]] = {}
+        self._ignore_files: dict[str, _IgnoreFile] = {}
+        self._unread_ignore_files: dict[str, str] = {}
 
     def root_of(self, path: str) -> str | None:
         """The deepest root that is this path or holds it."""
@@ -231,29 +250,84 @@ class Rules:
             return _no("is too large", f"{stat.st_size} bytes, the limit is {self.max_file_size}")
         return _YES
 
-    def ignore_file(self, folder: str) -> _Patterns | None:
-        """The patterns of this folder's ignore file, read again only when it has changed."""
+    def ignore_faults(self) -> dict[str, str]:
+        """Ignore files that were met and are not followed as they stand → why, as the end of a sentence."""
+        unused = {f: known.unused for f, known in tuple(self._ignore_files.items()) if known.unused}
+        return unused | dict(self._unread_ignore_files)
+
+    def unread_ignore_files(self) -> list[str]:
+        """Those of them that could not be read, and may be at another time."""
+        return list(self._unread_ignore_files)
+
+    def with_own_patterns(
+        self, folder: str, root: str | None, patterns: tuple[_Patterns, ...]
+    ) -> FolderRules:
+        """The rules in a folder that is entered: those of its own ignore file go before these."""
+        try:
+            own = self._ignore_file(folder)
+        except OSError as error:
+            file = os.path.join(folder, IGNORE_FILE)
+            reason = f"lies in a folder whose {IGNORE_FILE} cannot be read"
+            rule = f"{file}: {error.strerror or error}"
+            return FolderRules(folder, root, Verdict(ok=False, reason=reason, rule=rule, unsure=True), self)
+        return FolderRules(folder, root, _YES, self, (own, *patterns) if own else patterns)
+
+    def _ignore_file(self, folder: str) -> _Patterns | None:
+        """The patterns of this folder's ignore file, read again only when it has changed.
+
+        :raises OSError: it cannot be read, and was not read before either.
+        """
         file = os.path.join(folder, IGNORE_FILE)
+        known = self._ignore_files.get(file)
         try:
             stat = os.lstat(file)
-        except OSError:
-            self._ignore_files.pop(file, None)
-            return None
-        version = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        cached = self._ignore_files.get(file)
-        if cached is not None and cached[0] == version:
-            return cached[1]
-        patterns = _read_ignore_file(folder, file, stat)
-        self._ignore_files[file] = (version, patterns)
-        return patterns
+            version = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            if known is None or known.version != version:
+                known = _read_ignore_file(folder, file, stat, version)
+                self._ignore_files[file] = known
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                self._ignore_files.pop(file, None)
+                self._unread_ignore_files.pop(file, None)
+                return None
+            if error.errno == errno.EACCES and not os.access(folder, os.X_OK):
+                # Nor can anything else in this folder be looked at, which others tell.
+                return known.patterns if known else None
+            self._note_unread(file, error, follows_former=known is not None)
+            if known is None:
+                raise
+        else:
+            self._unread_ignore_files.pop(file, None)
+        return known.patterns
+
+    def _note_unread(self, file: str, error: OSError, *, follows_former: bool) -> None:
+        reason = f"cannot be read ({error.strerror or error})"
+        reason += ", and what it said before goes on to hold" if follows_former else ""
+        if self._unread_ignore_files.get(file) != reason:
+            _log.warning("%s %s", file, reason)
+        self._unread_ignore_files[file] = reason
 
     def _root(self, root: str) -> FolderRules:
         for folder in self.excluded:
             if is_within(root, folder):
                 return FolderRules(root, root, _no("lies in a folder of imagedbd's own", folder), self)
-        globs = _Patterns(root, self._globs)
-        own = self.ignore_file(root)
-        return FolderRules(root, root, _YES, self, (own, globs) if own else (globs,))
+        return self.with_own_patterns(root, root, (_Patterns(root, self._globs),))
+
+
+def absolute_patterns(globs: Iterable[str], roots: Iterable[str]) -> dict[str, str]:
+    """Patterns that are absolute paths of what lies in a root, and match nothing → what is meant by them.
+
+    A pattern is a path from each root on.
+    """
+    found = {}
+    deepest_first = sorted(roots, key=len, reverse=True)
+    for glob in globs:
+        sign = "!" if glob.startswith("!") else ""
+        path = os.path.expanduser(glob.removeprefix(sign))
+        root = next((root for root in deepest_first if root != "/" and path.startswith(f"{root}/")), None)
+        if root is not None:
+            found[glob] = sign + path[len(root) :]
+    return found
 
 
 def is_within(path: str, folder: str) -> bool:
@@ -304,27 +378,36 @@ def _parsed(line: str, place: str) -> _Pattern | None:
         raise ValueError(f"not a pattern: {line!r}") from error
 
 
-def _read_ignore_file(folder: str, file: str, stat: os.stat_result) -> _Patterns:
+def _read_ignore_file(
+    folder: str, file: str, stat: os.stat_result, version: tuple[int, int, int, int]
+) -> _IgnoreFile:
+    """:raises OSError: it cannot be read."""
+    if unused := _why_unused(stat):
+        _log.warning("%s %s", file, unused)
+        return _IgnoreFile(version, _Patterns(folder, ()), unused)
     patterns: list[_Pattern] = []
-    for number, line in enumerate(_ignore_lines(file, stat), start=1):
+    for number, line in enumerate(_ignore_lines(file), start=1):
         try:
             pattern = _parsed(line, f"{file}:{number}: {line.strip()}")
         except ValueError as error:
             _log.warning("%s, line %d is left out: %s", file, number, error)
         else:
             patterns += [pattern] if pattern else []
-    return _Patterns(folder, tuple(patterns))
+    return _IgnoreFile(version, _Patterns(folder, tuple(patterns)), None)
 
 
-def _ignore_lines(file: str, stat: os.stat_result) -> list[str]:
+def _why_unused(stat: os.stat_result) -> str | None:
     # Only a regular file is opened: a FIFO of that name would never answer.
-    if not stat_module.S_ISREG(stat.st_mode) or stat.st_size > _IGNORE_FILE_MAX_BYTES:
-        _log.warning("%s is not used: not a regular file of at most %d bytes", file, _IGNORE_FILE_MAX_BYTES)
-        return []
-    try:
-        with open(file, "rb") as stream:
-            content = stream.read(_IGNORE_FILE_MAX_BYTES)
-    except OSError as error:
-        _log.warning("%s is not used: %s", file, error.strerror)
-        return []
+    if stat_module.S_ISLNK(stat.st_mode):
+        return "is not used: it is a symbolic link, and has to be the file itself"
+    if not stat_module.S_ISREG(stat.st_mode):
+        return "is not used: it is no regular file"
+    if stat.st_size > _IGNORE_FILE_MAX_BYTES:
+        return f"is not used: it is larger than {_IGNORE_FILE_MAX_BYTES} bytes"
+    return None
+
+
+def _ignore_lines(file: str) -> list[str]:
+    with open(file, "rb") as stream:
+        content = stream.read(_IGNORE_FILE_MAX_BYTES)
     return [os.fsdecode(line) for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n")]

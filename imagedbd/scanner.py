@@ -294,6 +294,7 @@ class Scanner:
             *self._lacking_mounts(root),
             *self._lacking_permissions(root),
             *self._lacking_contents(root),
+            *self._lacking_ignore_files(root),
         ]
         return RootStatus(
             root, RootState.DEGRADED if lacks else RootState.ONLINE, indexed, " ".join(lacks) or None
@@ -323,6 +324,14 @@ class Scanner:
         first, reason = next(iter(unread.items()))
         told = f"{count(len(unread), 'file')} could not be read, e.g. {first!r}: {reason}"
         return [f"{told} What is known of them stays, and they are tried again in a while."]
+
+    def _lacking_ignore_files(self, root: str) -> list[str]:
+        faults = self._rules.ignore_faults().items()
+        return [
+            f"{file} {reason}."
+            for file, reason in faults
+            if self._rules.root_of(file) == root and os.path.lexists(file)
+        ]
 
     def _count_indexed(self, root: str) -> int:
         """Without what belongs to the roots nested in this one."""
@@ -402,7 +411,9 @@ class Scanner:
         answering = {place for place in set(place_of.values()) if self.answers(place)}
         reached = (path for path, place in place_of.items() if place in answering)
         unreadable = (path if os.path.isdir(path) else os.path.dirname(path) for path in reached)
-        return [*self._unheard(), *unreadable, *self._offline]
+        ignore_files = self._rules.unread_ignore_files()
+        ignoring = (os.path.dirname(f) for f in ignore_files if self.answers(self._rules.root_of(f) or f))
+        return [*self._unheard(), *unreadable, *ignoring, *self._offline]
 
     def _scan_all(self, folders: list[str]) -> None:
         try:
@@ -589,7 +600,9 @@ class _Scan:
                 raise ScanStoppedError
             folder = ahead.pop()
             self._enter(folder.path)
-            if folder.root == root and folder.verdict.ok and self._may_enter(folder.path):
+            if folder.root == root and folder.verdict.unsure:
+                self.unreadable[folder.path] = str(folder.verdict.rule)
+            elif folder.root == root and folder.verdict.ok and self._may_enter(folder.path):
                 ahead += self._look_into(folder, visited, missing)
         return missing
 

@@ -209,7 +209,7 @@ class TreeWatch:
 
     def _watch_root(self) -> None:
         top = self._rules.folder(self.root)
-        if top.verdict.ok:
+        if top.verdict.may_be_ok:
             self._add(self.root)
             self._watch_all(self._folders_in(top))
             self._watch_above()
@@ -233,7 +233,7 @@ class TreeWatch:
     def _watch_tree(self, path: str) -> bool:
         """Watch a folder with all below; False if the rules leave it out."""
         folder = self._rules.folder(path)
-        if folder.root != self.root or not folder.verdict.ok:
+        if folder.root != self.root or not folder.verdict.may_be_ok:
             return False
         self._watch_all([folder])
         return True
@@ -283,7 +283,7 @@ class TreeWatch:
                 self._note_unwatched(folder.path, error)
             return []
         below = (folder.folder(name) for name in names)
-        return [inner for inner in below if inner.root == self.root and inner.verdict.ok]
+        return [inner for inner in below if inner.root == self.root and inner.verdict.may_be_ok]
 
     def _note_unwatched(self, path: str, error: OSError) -> None:
         with self._lock:

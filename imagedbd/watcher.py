@@ -275,7 +275,7 @@ class _RootWatch:
         # Of two at one place the later one is on top.
         top = {mount.place: mount for mount in mounts if is_within(mount.place, self.path)}
         shared = ((mount, self._rules.folder(mount.place)) for mount in top.values() if mount.is_shared)
-        return {m.place: m.kind for m, rules in shared if rules.root == self.path and rules.verdict.ok}
+        return {m.place: m.kind for m, rules in shared if rules.root == self.path and rules.verdict.may_be_ok}
 
     def _new_tree(self) -> TreeWatch:
         """:raises OSError: the root is not there, is no longer itself, or cannot be watched."""

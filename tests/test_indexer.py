@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -288,6 +289,27 @@ def test_nothing_is_forgotten_while_its_root_is_offline(bench: Bench) -> None:
     assert bench.names() == {"a.png"}
     assert bench.state("a.png") is PictureState.INDEXED
     bench.online = True
+    bench.look_at("a.png")
+    assert bench.names() == set()
+
+
+def test_what_an_ignore_file_that_cannot_be_read_may_say_forgets_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.flat("a.png", 10)
+    bench.look_at("a.png")
+    ignoring = bench.photos / ".imagedbignore"
+    ignoring.write_text("*.png")
+
+    def fail(file: str, mode: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), file)
+
+    with monkeypatch.context() as disk:
+        disk.setattr("imagedbd.rules.open", fail, raising=False)
+        bench.look_at("a.png", bench.flat("b.png", 20))
+    assert bench.names() == {"a.png"}
+    assert bench.state("b.png") is None
+    assert bench.scans == [str(bench.photos)] * 2
     bench.look_at("a.png")
     assert bench.names() == set()
 

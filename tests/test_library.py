@@ -310,6 +310,16 @@ def test_settings_whose_file_is_gone_go_on_to_hold(home: Home, tmp_path: Path) -
     assert [root["path"] for root in home.library.roots()] == [str(tmp_path / "photos")]
 
 
+def test_a_pattern_that_is_an_absolute_path_is_told_with_what_is_meant(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    ignore = ("/photos/private/*.jpg", "!/photos/private/a.jpg", "/other/", "*.tmp")
+    home.settings = replace(home.settings, roots=("/photos",), ignore=ignore)
+    home.library.reload()
+    told = [record.getMessage() for record in caplog.records if "ignore" in record.getMessage()]
+    assert [line.rpartition("write ")[2] for line in told] == ["/private/*.jpg", "!/private/a.jpg"]
+
+
 def test_a_relocation_that_was_only_announced_is_dropped_when_the_settings_are_read_again(
     home: Home, tmp_path: Path
 ) -> None:

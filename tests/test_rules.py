@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import random
 import shutil
@@ -25,6 +27,22 @@ def root(tmp_path: Path) -> Path:
 
 def accepted(rules: Rules, root: Path, *names: str) -> list[str]:
     return [name for name in names if rules.verdict(f"{root}/{name}").ok]
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """While this is entered, the disk gives no ignore file."""
+
+    def fail(file, mode):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), file)
+
+    @contextlib.contextmanager
+    def failing():
+        with monkeypatch.context() as disk:
+            disk.setattr("imagedbd.rules.open", fail, raising=False)
+            yield
+
+    return failing()
 
 
 class TestNames:
@@ -154,6 +172,40 @@ class TestIgnoreFiles:
         (root / IGNORE_FILE).write_text(f"{bad}\n*.png\n")
         assert accepted(Rules([str(root)]), root, "a.png", "a.jpg") == ["a.jpg"]
         assert "line 1" in caplog.text
+
+    def test_that_are_links_are_told_and_those_that_have_gone_are_not(self, root):
+        (root.parent / "shared").write_text("*.png\n")
+        (root / IGNORE_FILE).symlink_to(root.parent / "shared")
+        rules = Rules([str(root)])
+        assert accepted(rules, root, "a.png") == ["a.png"]
+        assert "is a symbolic link" in rules.ignore_faults()[str(root / IGNORE_FILE)]
+        (root / IGNORE_FILE).unlink()
+        assert accepted(rules, root, "a.png") == ["a.png"]
+        assert rules.ignore_faults() == {}
+
+    def test_that_cannot_be_read_any_more_hold_on(self, root, unreadable):
+        (root / IGNORE_FILE).write_text("*.png\n")
+        rules = Rules([str(root)])
+        assert accepted(rules, root, "a.png", "a.jpg") == ["a.jpg"]
+        with unreadable:
+            (root / IGNORE_FILE).write_text("*.jpg # longer\n")
+            assert accepted(rules, root, "a.png", "a.jpg") == ["a.jpg"]
+            assert "what it said before goes on to hold" in rules.ignore_faults()[str(root / IGNORE_FILE)]
+            assert rules.unread_ignore_files() == [str(root / IGNORE_FILE)]
+        (root / IGNORE_FILE).write_text("*.jpg\n")
+        assert accepted(rules, root, "a.png", "a.jpg") == ["a.png"]
+        assert rules.ignore_faults() == {}
+
+    def test_that_could_never_be_read_leave_all_below_undecided(self, root, unreadable):
+        (root / "trip" / "day").mkdir(parents=True)
+        (root / "trip" / IGNORE_FILE).write_text("*.png\n")
+        rules = Rules([str(root)])
+        with unreadable:
+            verdict = rules.verdict(f"{root}/trip/day/a.jpg")
+            assert (verdict.ok, verdict.unsure) == (False, True)
+            assert verdict.rule == f"{root}/trip/{IGNORE_FILE}: Input/output error"
+            assert rules.verdict(f"{root}/a.jpg").ok
+        assert rules.verdict(f"{root}/trip/day/a.jpg").ok
 
     def test_that_are_no_regular_files_are_not_opened(self, root, caplog):
         os.mkfifo(root / IGNORE_FILE)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -318,6 +319,34 @@ assert report.unreadable == {f"{world.root}/closed/deeper": "Permission denied"}
 (world.root / "closed").chmod(0o700)
 """,
         )
+
+
+class TestIgnoreFiles:
+    def test_that_cannot_be_read_hold_back_what_is_known_and_let_nothing_in(self, world, monkeypatch):
+        known = world.add_indexed("trip/a.jpg")
+        world.add("trip/new.jpg")
+        ignoring = world.add("trip/.imagedbignore", b"*.png")
+
+        def fail(file, mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), file)
+
+        with monkeypatch.context() as disk:
+            disk.setattr("imagedbd.rules.open", fail, raising=False)
+            report = world.scan()
+            assert world.queued() == set()
+            assert report.unreadable == {f"{world.root}/trip": f"{ignoring}: Input/output error"}
+            assert f"{world.root}/trip" in world.scanner._all_unheard()
+            (status,) = world.scanner.roots_status()
+            assert (status.state, "1 path cannot be read" in status.reason) == ("degraded", True)
+        os.unlink(known)
+        assert world.scanned() == {known, f"{world.root}/trip/new.jpg"}
+
+    def test_that_are_links_are_told(self, world):
+        world.add("trip/a.jpg")
+        (world.root / "trip" / ".imagedbignore").symlink_to("elsewhere")
+        world.scan()
+        (status,) = world.scanner.roots_status()
+        assert f"{world.root}/trip/.imagedbignore is not used: it is a symbolic link" in status.reason
 
 
 def run_in_a_process(prefix: list[str], base: Path, body: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from imagedbd.cli import models, output
 from imagedbd.errors import EmbedderError
+from imagedbd.rules import absolute_patterns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,11 @@ def doubts(settings: Settings) -> Iterator[str]:
     for root in settings.roots:
         if not os.path.isdir(root):
             yield f"roots: {output.home_path(root)} is not there: it counts as offline until it comes."
+    for glob, meant in absolute_patterns(settings.ignore, settings.roots).items():
+        yield (
+            f"ignore: {output.printable(glob)} matches nothing, as patterns are paths from the watched "
+            f"folder on: write {output.printable(meant)}."
+        )
     yield from _about_model(settings.model)
 
 

@@ -343,12 +343,14 @@ class TestDaemonProgram:
 
     def test_check_config_tells_what_is_not_there(self, capfd, tmp_path, monkeypatch):
         monkeypatch.setattr("imagedbd.cli.models._child_json", lambda _: [{"spec": "A/b", "local": False}])
-        settings = f"roots = ['{tmp_path}', '/mnt/gone']\nmodel = 'A/c'\n"
+        settings = f"roots = ['{tmp_path}', '/mnt/gone']\nmodel = 'A/c'\nignore = ['{tmp_path}/x/', '/y/']\n"
         (tmp_path / "config.toml").write_text(settings)
         assert daemon_cli.main(["check-config"]) == 0
-        first, root, model = capfd.readouterr().err.splitlines()
+        first, root, pattern, model = capfd.readouterr().err.splitlines()
         assert first.endswith("config.toml: ok")
         assert "/mnt/gone is not there: it counts as offline" in root
+        assert f"{tmp_path}/x/ matches nothing" in pattern
+        assert pattern.endswith(": write /x/.")
         assert "OpenCLIP does not know A/c: `imagedb model list`" in model
         assert "`imagedb model use demo`" in model
 

@@ -12,6 +12,8 @@ import pytest
 import warm
 from s3 import S3, s3_service
 
+from imagedbd.stores.lean_import import lean_lancedb
+
 
 def make_checkpoint(
     folder: Path, *, size: int = 64, patch: int = 16, width: int = 64, layers: int = 2
@@ -44,6 +46,12 @@ def make_checkpoint(
     text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
     (folder / "open_clip_config.json").write_text(text)
     return folder
+
+
+def pytest_collectstart() -> None:
+    """LanceDB is imported as our programs do, before a module of tests imports all that belongs to it."""
+    with lean_lancedb():
+        import lancedb  # noqa: F401 - for the modules
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from imagedbd.demo.captions import prompt, with_article
-from imagedbd.demo.palette import COLOURS
+from imagedbd.demo.captions import all_prompts, prompt
 from imagedbd.demo.scenes import Scene, draw, random_scene
-from imagedbd.demo.subjects import SUBJECTS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,11 +39,6 @@ class Bars:
             f"right picture first {self.right_picture_first:.2%} "
             f"({self.searched_prompts} prompts)"
         )
-
-
-def all_prompts() -> list[str]:
-    """Return the canonical prompt of every subject in every colour."""
-    return [with_article(f"{colour} {subject}") for subject in SUBJECTS for colour in COLOURS]
 
 
 def unseen_scenes(count: int, seed: int) -> list[Scene]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imagedbd.demo.palette import COLOURS
+from imagedbd.demo.subjects import SUBJECTS
+
 if TYPE_CHECKING:
     import random
 
@@ -86,6 +89,11 @@ def describe(scene: Scene, rng: random.Random) -> Caption:
     words, facets = _subject_words(scene, rng)
     tails = _tails(scene, rng)
     return Caption(" ".join([words, *tails.values()]), frozenset({*facets, *tails.keys()}))
+
+
+def all_prompts() -> list[str]:
+    """Return the canonical prompt of every subject in every colour."""
+    return [with_article(f"{colour} {subject}") for subject in SUBJECTS for colour in COLOURS]
 
 
 def with_article(words: str) -> str:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
-import open_clip
 import pytest
-import torch
 
 from imagedbd.demo import checkpoint_dir
-from imagedbd.demo.bars import Bars, all_prompts, measure, preprocessed, unseen_scenes
-from imagedbd.demo.train import CONFIG_NAME, WEIGHTS_NAME
+from imagedbd.demo.captions import all_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import open_clip
     from PIL import Image
     from torch import Tensor
 
+    from imagedbd.demo.bars import Bars
+
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+"""What OpenCLIP looks for in a checkpoint's folder."""
 BAR = 0.95
 PICTURES = 500
 GALLERY_SIZE = (640, 480)
@@ -43,6 +45,8 @@ class Loaded(NamedTuple):
 @pytest.fixture(scope="module")
 def loaded() -> Loaded:
     """The checkpoint as OpenCLIP loads any other."""
+    import open_clip  # takes seconds, and not everybody who collects these tests runs them
+
     name = f"local-dir:{checkpoint_dir()}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
@@ -53,6 +57,8 @@ def loaded() -> Loaded:
 
 @pytest.fixture(scope="module")
 def bars(loaded: Loaded) -> Bars:
+    from imagedbd.demo.bars import measure, preprocessed, unseen_scenes
+
     scenes = unseen_scenes(PICTURES, SEED)
     return measure(
         scenes,
@@ -75,6 +81,8 @@ def test_the_first_picture_found_for_a_prompt_is_a_right_one(bars: Bars) -> None
 
 
 def test_words_that_training_never_saw_do_not_break_the_text_tower(loaded: Loaded) -> None:
+    import torch
+
     with torch.inference_mode():
         rows = loaded.encode_text(
             loaded.tokenizer(["an ornithopter beside Worcestershire sauce", "", "!" * 99])
@@ -84,12 +92,12 @@ def test_words_that_training_never_saw_do_not_break_the_text_tower(loaded: Loade
 
 
 def test_the_checkpoint_is_small() -> None:
-    weights = (checkpoint_dir() / WEIGHTS_NAME).read_bytes()
+    weights = (checkpoint_dir() / WEIGHTS).read_bytes()
     assert len(weights) <= 10 * MEGABYTE
     # A wheel is a zip file, deflated at this level.
     assert len(zlib.compress(weights, 6)) < 4 * MEGABYTE
 
 
 def test_the_checkpoint_comes_with_its_config_and_its_story() -> None:
-    assert (checkpoint_dir() / CONFIG_NAME).is_file()
+    assert (checkpoint_dir() / CONFIG).is_file()
     assert "--seed" in (checkpoint_dir() / "README.md").read_text(encoding="utf-8")

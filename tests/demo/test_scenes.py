@@ -9,8 +9,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from imagedbd.demo.backdrops import LANDS, SKIES
-from imagedbd.demo.bars import all_prompts
-from imagedbd.demo.captions import FACETS, caption, describe, prompt, sentence, with_article
+from imagedbd.demo.captions import FACETS, all_prompts, caption, describe, prompt, sentence, with_article
 from imagedbd.demo.palette import COLOURS
 from imagedbd.demo.scenes import POSITIONS, Scene, draw, random_scene
 from imagedbd.demo.subjects import SUBJECTS

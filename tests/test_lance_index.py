@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import replace
 
@@ -161,3 +162,22 @@ def test_recall_on_a_hundred_thousand_vectors(tmp_path):
     opened_s = time.perf_counter() - began
     print(f"opened in {opened_s:.3f} s")
     assert opened_s < 1
+
+
+def test_an_index_stays_in_memory_however_large_it_has_become(tmp_path, indexed_from, monkeypatch):
+    indexed_from(1_000)
+    monkeypatch.setattr(lance, "CACHE_BYTES", 4_096)
+    vectors = clustered(20_000, 64)
+    store = made(tmp_path, vectors)
+    store.maintain(idle=True)
+    again = open_store("lance", os.fspath(tmp_path))
+    for opened in (store, again):
+        assert parts_loaded(opened, vectors[0]) > 0
+        assert parts_loaded(opened, vectors[0]) == 0
+        opened.close()
+
+
+def parts_loaded(store, vector):
+    """How many partitions of the index one search reads from the disk."""
+    plan = store._table.search(vector, vector_column_name="vector").limit(10).analyze_plan()
+    return sum(int(number) for number in re.findall(r"parts_loaded=(\d+)", plan))

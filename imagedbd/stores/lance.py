@@ -11,6 +11,7 @@ durability is seen to by the :mod:`place <imagedbd.stores.lance_place>` that the
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -32,7 +33,7 @@ from .checks import ENGINE_ERRORS, check_ids, check_model, check_vector, panics_
 from .inventory import Work
 from .lance_folder import LanceFolder
 from .lance_migrations import MIGRATIONS
-from .lance_place import TABLE
+from .lance_place import CACHE_BYTES, TABLE
 from .lance_service import LanceService
 from .lance_sql import text_sql, to_sql
 from .manifest import SCHEMA, VECTOR_DTYPE, Manifest
@@ -96,6 +97,9 @@ _INDEX_PARTS = 6
 _PROBES = 20
 """Of an index's partitions, about 8,000 vectors each, how many a search looks into at least."""
 
+_UNTIL_ENOUGH = 0
+"""No upper bound: more partitions are looked into until a condition has let enough rows pass."""
+
 _REFINE = 3
 """How many times as many candidates as asked for are compared by their own vectors."""
 
@@ -123,6 +127,12 @@ _CLOCK_SLACK = timedelta(minutes=1)
 _AT_ONCE = timedelta(milliseconds=1)
 
 _FOREVER = timedelta(days=36_500)
+
+_CACHE_SPARE = 4
+"""Indices may grow by one part in this many before their cache is made larger."""
+
+_CACHE_SHARE = 4
+"""Of the machine's memory, indices are kept in one part in this many at most."""
 
 _OPTIMIZE_PASSES = 4
 
@@ -161,6 +171,7 @@ class LanceStore:
         self._texts: _Texts | None = None
         self._row_ids = RowIds()
         self._indexed = False
+        self._cache_bytes = CACHE_BYTES
         self._looked_at: int | None = None
         self._left_behind = exclusive and not self._place.shared
         """Whether old versions may be there that no read needs."""
@@ -181,7 +192,7 @@ class LanceStore:
 
     def _make(self) -> Manifest:
         """Make the table and then the manifest: a table without one is what a crash in between left."""
-        connection = self._place.connect()
+        connection = self._place.connect(self._cache_bytes)
         self._place.clear(connection)
         table = connection.create_table(TABLE, schema=table_schema(None), exist_ok=True)
         _ensure_text_index(table)
@@ -223,7 +234,11 @@ class LanceStore:
         return table
 
     def _open_table(self) -> Any:
-        table = self._place.connect().open_table(TABLE)
+        """The table in a new session, whose cache has room for the indices and nothing of older ones."""
+        table = self._place.connect(self._cache_bytes).open_table(TABLE)
+        if (wanted := _cache_for(table)) > self._cache_bytes:
+            self._cache_bytes = wanted
+            table = self._place.connect(wanted).open_table(TABLE)
         self._indexed = _vector_index(table) is not None
         return table
 
@@ -403,10 +418,11 @@ class LanceStore:
     def _compact(self) -> None:
         """Write few fragments in the place of many, and put the new rows into the indices."""
         with self._rewriting():
-            if self._index_is_due():
+            if anew := self._index_is_due():
                 self._make_index()
             self._optimize_fully()
-        self._indexed = _vector_index(self._pictures) is not None
+        if anew or _cache_for(self._pictures) > self._cache_bytes:
+            self._table = self._open_table()
 
     def _make_index(self) -> None:
         """Make the index of vectors anew, over one file without deleted rows.
@@ -569,15 +585,21 @@ class LanceStore:
             return most_similar(lambda wanted: self._candidates(vector, wanted, where), vector, limit)
 
     def _candidates(self, vector: Vector, limit: int, where: str | None) -> Candidates:
-        query = self._pictures.search(unit(vector), vector_column_name=VECTOR).distance_type("l2")
-        if indexed := self._has_index():
-            # With no upper bound, more partitions are looked into until a condition has let enough rows pass.
-            query = query.minimum_nprobes(_PROBES).maximum_nprobes(0).refine_factor(_REFINE)
-        columns = [*PLACE_COLUMNS, VECTOR, "_distance"]
-        found = self._placed(_filtered(query, where, prefilter=True).limit(limit).select(columns))
+        indexed = self._has_index()
+        found = self._nearby(vector, limit, where, _PROBES if where is None else _UNTIL_ENOUGH)
+        if indexed and where is None and found.num_rows < limit:  # those partitions hold few rows
+            found = self._nearby(vector, limit, where, _UNTIL_ENOUGH)
         self._row_ids.note(found)
         least = None if indexed else 1.0 - (pc.max(found["_distance"]).as_py() or 0.0) / 2
         return Candidates(found.drop_columns(["_distance", ROW_ID]), vector_matrix(found[VECTOR]), least)
+
+    def _nearby(self, vector: Vector, limit: int, where: str | None, probes: int) -> Any:
+        """:param probes: into how many partitions of an index to look at most."""
+        query = self._pictures.search(unit(vector), vector_column_name=VECTOR).distance_type("l2")
+        if self._has_index():
+            query = query.minimum_nprobes(_PROBES).maximum_nprobes(probes).refine_factor(_REFINE)
+        columns = [*PLACE_COLUMNS, VECTOR, "_distance"]
+        return self._placed(_filtered(query, where, prefilter=True).limit(limit).select(columns))
 
     def _has_index(self) -> bool:
         """Whether the approximate index is there; of a shared table, another daemon may have made it."""
@@ -673,6 +695,16 @@ def _read_everything(table: Any) -> None:
 
 def _vector_index(table: Any) -> str | None:
     return next((index.name for index in table.list_indices() if VECTOR in index.columns), None)
+
+
+def _cache_for(table: Any) -> int:
+    """The bytes of cache in which the indices have room, within a share of the machine's memory.
+
+    What does not fit is read from the disk and unpacked at each search, which takes ten times as long.
+    """
+    indices = sum(index.size_bytes or 0 for index in table.list_indices())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return CACHE_BYTES + min(indices + indices // _CACHE_SPARE, memory // _CACHE_SHARE)
 
 
 def _ids_sql(ids: Iterable[str]) -> str:

@@ -27,7 +27,7 @@ from imagedbd.errors import MENDING, StoreUnreadableError
 
 from .checks import ENGINE_ERRORS
 from .inventory import Inventory, Work
-from .lance_place import CACHE_BYTES, TABLE
+from .lance_place import CACHE_BYTES, TABLE, session
 from .manifest import FILE_NAME as MANIFEST
 from .manifest import SPARE, Manifest, mend_spare, read_manifest, settle_manifest
 from .syncing import files_below, size_of
@@ -61,10 +61,9 @@ class LanceFolder:
         self._exclusive = exclusive
         self._inventory = Inventory(self.name, may_change)
 
-    def connect(self) -> Any:
+    def connect(self, cache_bytes: int = CACHE_BYTES) -> Any:
         os.makedirs(self.name, mode=0o700, exist_ok=True)
-        session = lancedb.Session(index_cache_size_bytes=CACHE_BYTES, metadata_cache_size_bytes=CACHE_BYTES)
-        return lancedb.connect(self.name, session=session)
+        return lancedb.connect(self.name, session=session(cache_bytes))
 
     def unreadable(self, why: str) -> StoreUnreadableError:
         return StoreUnreadableError(f"The store in {self.name} cannot be read: {why}.", MENDING)

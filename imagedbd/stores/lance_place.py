@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import lancedb
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import timedelta
@@ -16,7 +18,15 @@ if TYPE_CHECKING:
 TABLE: Final = "pictures"
 
 CACHE_BYTES: Final = 64 * 2**20
-"""For each of LanceDB's two caches, which by default may fill gigabytes with what old versions were like."""
+"""For each of LanceDB's two caches, which by default may fill gigabytes with what old versions were like.
+
+That for indices is larger where they are.
+"""
+
+
+def session(index_cache_bytes: int) -> lancedb.Session:
+    """What one connection keeps in memory."""
+    return lancedb.Session(index_cache_size_bytes=index_cache_bytes, metadata_cache_size_bytes=CACHE_BYTES)
 
 
 class Place(Protocol):
@@ -31,8 +41,11 @@ class Place(Protocol):
     keep_versions: timedelta | None
     """How long superseded versions stay; ``None`` where only the reads of this process may need them."""
 
-    def connect(self) -> Any:
-        """A new connection of LanceDB's."""
+    def connect(self, cache_bytes: int = CACHE_BYTES) -> Any:
+        """A new connection of LanceDB's.
+
+        :param cache_bytes: for indices.
+        """
 
     def unreadable(self, why: str) -> StoreUnreadableError:
         """The fault that what is there cannot be read, and what mends it."""

@@ -21,7 +21,7 @@ from lancedb.remote import ClientConfig, TimeoutConfig
 from imagedbd.errors import ConfigError, StoreUnreadableError
 from imagedbd.text import count
 
-from .lance_place import CACHE_BYTES, TABLE
+from .lance_place import CACHE_BYTES, TABLE, session
 from .lance_sql import text_sql
 from .manifest import Manifest, manifest_of, manifest_text
 
@@ -84,13 +84,13 @@ class LanceService:
             _check_options(uri, self._options)
         self._known = ""
 
-    def connect(self) -> Any:
-        return self._connection
-
     @cached_property
     def _connection(self) -> Any:
+        return self.connect()
+
+    def connect(self, cache_bytes: int = CACHE_BYTES) -> Any:
         try:
-            return _connected(self.name, self._options)
+            return _connected(self.name, self._options, cache_bytes)
         except ValueError as error:
             if "No object store provider" not in str(error):
                 raise
@@ -183,14 +183,13 @@ def _check_options(uri: str, options: Mapping[str, str]) -> None:
         raise ConfigError(f"store.storage_options: {uri} needs an api_key (or LANCEDB_API_KEY).")
 
 
-def _connected(uri: str, options: Mapping[str, str]) -> Any:
+def _connected(uri: str, options: Mapping[str, str], cache_bytes: int) -> Any:
     if not uri.startswith(_ENTERPRISE):
-        session = lancedb.Session(index_cache_size_bytes=CACHE_BYTES, metadata_cache_size_bytes=CACHE_BYTES)
         return lancedb.connect(
             uri,
             storage_options={**_BOUNDED, **options},
             read_consistency_interval=timedelta(0),
-            session=session,
+            session=session(cache_bytes),
         )
     given: dict[str, Any] = dict(options)
     return lancedb.connect(uri, client_config=_ENTERPRISE_CLIENT, **given)

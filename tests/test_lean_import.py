@@ -1,10 +1,15 @@
-"""What LanceDB imports for catalogue servers is left out until somebody uses it."""
+"""What LanceDB imports for catalogue servers waits until somebody uses it, and Arrow keeps no memory."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from imagedbd.stores import KINDS
 
 SCRIPT = """
 import sys
@@ -27,6 +32,31 @@ from lance_namespace_urllib3_client.models import ListTablesResponse
 
 assert type(made) is ListTablesResponse
 """
+
+
+POOL = """
+import sys
+from imagedbd.stores import open_store
+
+store = open_store(sys.argv[1], sys.argv[2])
+import pyarrow
+
+assert pyarrow.default_memory_pool().backend_name == "system"
+store.close()
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrow_gives_back_what_it_frees(tmp_path: Path, kind: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "ARROW_DEFAULT_MEMORY_POOL"}
+    done = subprocess.run(
+        [sys.executable, "-c", POOL, kind, str(tmp_path / "store")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_classes_of_catalogue_servers_are_built_when_one_is_made(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from imagedbd.errors import ConfigError
 
-from .lean_import import lean_lancedb
+from .lean_import import lean_arrow, lean_lancedb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +39,7 @@ def open_store(
     :raises StoreUnreadableError: if what is there cannot be read.
     :raises StoreError: if a new store cannot be made there.
     """
+    lean_arrow()
     match kind:
         case "lance":
             with lean_lancedb():

@@ -1,4 +1,4 @@
-"""Importing LanceDB without what no store of ours uses.
+"""Importing what stores are made of at a lower price.
 
 LanceDB imports ``lance_namespace``, and that two hundred pydantic classes of a REST client, which are all
 built at once: with lancedb 0.40, 0.6 to 0.9 s of CPU time at each start and 30 MB for good. They are the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _CLIENT: Final = "lance_namespace_urllib3_client"
+
+
+def lean_arrow() -> None:
+    """Have Arrow take its memory from libc, unless the user says otherwise or it is loaded already.
+
+    Its own allocator keeps what was freed: 44 MB after a store of 10,000 pictures was opened, for good. With
+    libc's, that goes back with the rest when :func:`imagedbd.processes.give_memory_back` is called, and
+    nothing takes longer.
+    """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from imagedbd.generations import (
 )
 from imagedbd.ledger import NAME as LEDGER
 from imagedbd.rules import is_within
+from imagedbd.text import fault
 
 LIST: Final = "backup.json"
 SETTINGS: Final = "config.toml"
@@ -104,7 +105,7 @@ def write_backup(
         os.makedirs(parent, exist_ok=True)
         draft = tempfile.mkdtemp(prefix=f".{name}-", dir=parent)
     except OSError as error:
-        raise StoreError(f"The backup could not be written: {error}.") from error
+        raise StoreError(f"The backup could not be written: {fault(error)}.") from error
     try:
         _copy_parts(source, draft, advance)
         _check_held(is_held)
@@ -118,7 +119,7 @@ def write_backup(
         sync_folder(parent)
     except (OSError, sqlite3.Error) as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise StoreError(f"The backup could not be written: {error}.") from error
+        raise StoreError(f"The backup could not be written: {fault(error)}.") from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise

@@ -22,6 +22,7 @@ import platformdirs
 from imagedbd.devices import check_device
 from imagedbd.errors import ConfigError
 from imagedbd.lookout import within
+from imagedbd.text import fault
 from imagedbd.toml_file import read_toml
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def edit_setting(config_file: str, name: str, value: str) -> None:
         _check_filed(config_file, tomllib.loads(text))
         write_settings_file(path, text)
     except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
-        raise ConfigError(f"{config_file} cannot be changed: {error}") from error
+        raise ConfigError(f"{config_file} cannot be changed: {fault(error)}.") from error
 
 
 def edit_roots(config_file: str, *, add: str | None = None, remove: str | None = None) -> bool:
@@ -268,7 +269,7 @@ def edit_roots(config_file: str, *, add: str | None = None, remove: str | None =
             return False
         write_settings_file(path, tomlkit.dumps(document))
     except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
-        raise ConfigError(f"{config_file} cannot be changed: {error}") from error
+        raise ConfigError(f"{config_file} cannot be changed: {fault(error)}.") from error
     return True
 
 
@@ -296,7 +297,7 @@ def move_root(config_file: str, old: str, new: str) -> bool:
             del listing[index]
         write_settings_file(path, tomlkit.dumps(document))
     except (OSError, UnicodeError, tomlkit.exceptions.TOMLKitError) as error:
-        raise ConfigError(f"{config_file} cannot be changed: {error}") from error
+        raise ConfigError(f"{config_file} cannot be changed: {fault(error)}.") from error
     return True
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from imagedbd.durable import write_durably
 from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.stores import KINDS
+from imagedbd.text import fault
 
 if TYPE_CHECKING:
     from imagedbd.config import Settings
@@ -243,7 +244,7 @@ def owner_of(data_dir: str) -> str:
         with open(path, encoding="ascii") as file:
             owner = file.read().strip()
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read or written: {error}.") from error
+        raise StoreError(f"{path} cannot be read or written: {fault(error)}.") from error
     if not owner:
         raise StoreUnreadableError(f"{path}, which tells this daemon's rows in a shared table, is empty.")
     return owner

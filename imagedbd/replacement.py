@@ -19,6 +19,7 @@ from typing import Final
 
 from imagedbd.durable import free_name, sync_folder, write_durably
 from imagedbd.errors import StoreUnreadableError
+from imagedbd.text import fault
 
 _DRAFT: Final = "restoring"
 _PLAN: Final = "plan.json"
@@ -79,7 +80,8 @@ def settle(data_dir: str) -> str | None:
     except OSError as error:
         clear(data_dir)
         raise StoreUnreadableError(
-            f"A restore was broken off, and cannot be finished: {error}. The index is the one before it.",
+            f"A restore was broken off, and cannot be finished: {fault(error)}. "
+            "The index is the one before it.",
             "Start with that, or run `imagedbd restore` again.",
         ) from error
     told = "A restore had been broken off; its index is in place now."
@@ -124,8 +126,9 @@ def _move_back(plan: _Plan, data_dir: str, reason: BaseException) -> None:
         # A plan that came back after a power cut would find a draft that is half removed.
         sync_folder(draft)
     except OSError as error:
+        why = fault(reason) if isinstance(reason, Exception) else "interrupted"
         raise StoreUnreadableError(
-            f"The restore was broken off ({str(reason) or 'interrupted'}), and cannot be undone: {error}.",
+            f"The restore was broken off ({why}), and cannot be undone: {fault(error)}.",
             "Mend that, and run `imagedbd restore` again: it first finishes this one, as a start does.",
         ) from error
 
@@ -162,6 +165,6 @@ def _read_plan(data_dir: str) -> _Plan | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreUnreadableError(
-            f"A restore was broken off, and what was left to do cannot be read: {path}: {error}.",
+            f"A restore was broken off, and what was left to do cannot be read: {path}: {fault(error)}.",
             f"Move {os.path.dirname(path)} elsewhere, and run `imagedbd restore` again.",
         ) from error

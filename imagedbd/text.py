@@ -67,10 +67,11 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def fault(error: OSError) -> str:
-    """What failed, and at which path if that is known; the end of a sentence."""
-    reason = error.strerror or str(error) or type(error).__name__
-    return f"{reason} ({os.fsdecode(error.filename)})" if error.filename else reason
+def fault(error: Exception) -> str:
+    """What failed, without the number of the error, and at which path if that is known."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    return f"{error.strerror} ({os.fsdecode(error.filename)})" if error.filename else error.strerror
 
 
 def _escaped(character: str) -> str:

@@ -27,6 +27,7 @@ import psutil
 
 from imagedbd.errors import DecoderLostError, ImagedbError, PictureError, PictureUnreadError
 from imagedbd.processes import be_killed_early
+from imagedbd.text import fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -161,7 +162,9 @@ class WorkerPool:
         try:
             worker = self._handed_over(task, worker)
         except (OSError, MemoryError) as error:
-            reason = _closed() if self._closed else ImagedbError(f"No decoder could be started: {error}.")
+            reason = (
+                _closed() if self._closed else ImagedbError(f"No decoder could be started: {fault(error)}.")
+            )
             task.future.set_exception(reason)
             return None
         try:

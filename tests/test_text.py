@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagedbd.text import fold, query_words, searchable, words
+from imagedbd.text import fault, fold, query_words, searchable, words
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,10 @@ def test_filler_is_left_out_of_a_query_unless_it_is_all_there_is() -> None:
 
 def test_searchable_text_has_each_word_once() -> None:
     assert searchable(["Red car", None, "", "CAR park"]) == "red car park"
+
+
+def test_a_fault_is_told_without_its_number() -> None:
+    assert fault(OSError(28, "No space left on device", "/mnt/a")) == "No space left on device (/mnt/a)"
+    assert fault(OSError(5, "Input/output error")) == "Input/output error"
+    assert fault(OSError("all is lost")) == "all is lost"
+    assert fault(ValueError()) == "ValueError"

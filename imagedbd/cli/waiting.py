@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -36,7 +37,10 @@ def wait_with_progress(target: Target, timeout: float | None, grace: float = 0.0
 
 def note_what_is_away(target: Target) -> None:
     """Folders that a wait could not answer for: what changed in them is not known."""
-    lacking = [root for root in target.client.status()["roots"] if root["state"] in {"offline", "degraded"}]
+    roots: list[dict[str, Any]] = []
+    with contextlib.suppress(ImagedbError):  # the answer stands without it
+        roots = target.client.status()["roots"]
+    lacking = [root for root in roots if root["state"] in {"offline", "degraded"}]
     if lacking:
         told = (
             f"{output.home_path(root['path'])} is {root['state']}: {output.printable(root['reason'] or '')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Final
 
 import typer
@@ -10,7 +11,7 @@ from imagedbd.cli import flags, output, query, tables
 from imagedbd.cli.entry import examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.target import target_of
-from imagedbd.errors import UsageError
+from imagedbd.errors import ImagedbError, UsageError
 
 app = typer.Typer()
 
@@ -119,7 +120,9 @@ def scan(
     client = target_of(context).client
     client.scan(real)
     where = "all folders" if real is None else output.short_path(real)
-    status = client.status()
+    status: dict[str, Any] = {}
+    with contextlib.suppress(ImagedbError):  # it was asked for all the same
+        status = client.status()
     if status.get("paused"):
         held = f"{status['doing']} What the scan finds is indexed when it goes on: `imagedb resume`."
         output.say(f"Scanning {where}. {held}")

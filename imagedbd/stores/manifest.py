@@ -77,7 +77,7 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
     try:
         replace_file(path, manifest_text(manifest).encode())
     except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error}.") from error
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def settle_manifest(folder: str, manifest: Manifest) -> None:
@@ -90,7 +90,7 @@ def settle_manifest(folder: str, manifest: Manifest) -> None:
     try:
         os.makedirs(spare, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{spare} cannot be made: {error}.") from error
+        raise StoreError(f"{spare} cannot be made: {error.strerror or error}.") from error
     write_manifest(spare, manifest)
 
 

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from imagedbd.cli.entry import BROKEN_PIPE
-from imagedbd.errors import ModelUnavailableError, UsageError, WaitTimeoutError
+from imagedbd.errors import DaemonStoppingError, ModelUnavailableError, UsageError, WaitTimeoutError
 
 from .conftest import a_status
 from .test_entry import PROGRAM
@@ -122,6 +122,12 @@ class TestWait:
         ran = imagedb("wait")
         assert ran.code == 0
         assert (f"/mnt/usb is {state}: It is not there." in ran.words) == told
+
+    def test_what_is_done_is_done_though_the_daemon_leaves(self, daemon, imagedb):
+        daemon.answers["/status"] = DaemonStoppingError("It was asked to stop.")
+        daemon.answers["/wait"] = {"indexed": 3}
+        daemon.answers["/scan"] = {"ticket": 1}
+        assert imagedb("wait").code == imagedb("scan").code == 0
 
     def test_without_a_model(self, daemon, imagedb):
         daemon.answers["/wait"] = ModelUnavailableError("The weights are not here.")

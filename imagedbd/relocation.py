@@ -122,7 +122,7 @@ class Relocation:
         for page in self._pages():
             if is_over():
                 raise DaemonStoppingError(
-                    f"It was asked to stop when {count(total, 'file')} had been brought over."
+                    f"It was asked to stop when {count(total, 'file was', 'files were')} brought over."
                 )
             relabel(page)
             total += len(page)

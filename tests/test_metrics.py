@@ -25,7 +25,7 @@ STATUS: dict[str, Any] = {
     "model": {"name": "demo", "state": "ready", "reason": None, "help": [], "configured": "demo"},
     "device": None, "dtype": None, "switch": None, "previous": None, "differences": [], "paused": None,
     "embeds_total": 7, "watcher_restarts": 1, "uptime_s": 12.5, "version": "1", "pid": 1,
-    "config_file": "/c", "data_dir": "/d", "socket": "/s",
+    "settings_fault": None, "config_file": "/c", "data_dir": "/d", "socket": "/s",
 }  # fmt: skip
 
 

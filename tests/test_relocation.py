@@ -76,7 +76,7 @@ def test_a_daemon_that_stops_does_not_wait_for_the_end(world: World) -> None:
     names = [f"{number}.jpg" for number in range(2 * PAGE)]
     world.ledger.put([replace(made, path=f"{world.old}/{name}") for name in names])
     stops = iter([False, True])
-    with pytest.raises(DaemonStoppingError, match=f"{PAGE} files"):
+    with pytest.raises(DaemonStoppingError, match=f"{PAGE:,} files"):
         world.bring_over(lambda: next(stops))
     brought = [path for path in world.known() if path.startswith(f"{world.new}/")]
     assert len(brought) == PAGE

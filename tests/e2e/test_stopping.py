@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import poison
@@ -25,6 +27,13 @@ def children_of(machine: Machine, module: str) -> list[psutil.Process]:
     assert machine.process is not None
     children = psutil.Process(machine.process.pid).children(recursive=True)
     return [child for child in children if module in child.cmdline()]
+
+
+def has_socket(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a command has come so far that it talks to somebody."""
+    folder = Path(f"/proc/{process.pid}/fd")
+    links = [os.readlink(descriptor) for descriptor in folder.iterdir() if descriptor.is_symlink()]
+    return any(link.startswith("socket:") for link in links)
 
 
 def test_it_stops_while_decoders_hang_and_the_model_stands_still(machine: Machine) -> None:
@@ -49,7 +58,8 @@ def test_it_stops_while_decoders_hang_and_the_model_stands_still(machine: Machin
         )
         for arguments in (["search", "--prompt", "a dog"], ["wait"])
     ]
-    time.sleep(1)
+    machine.until(lambda: all(map(has_socket, asking)), 60)
+    time.sleep(1)  # to ask, and for the daemon to be at it
     assert machine.process is not None
     children = psutil.Process(machine.process.pid).children(recursive=True)
     assert machine.stop() == 0

@@ -72,6 +72,7 @@ class Settings:
     device: str = "auto"
     dtype: str = "auto"
     model_ttl: float = 1800.0
+    keep_text_tower: bool = False
     settle: float = 1.0
     settle_max: float = 6.0
     rescan: float = 6 * 3600.0
@@ -650,6 +651,14 @@ def _size(value: Any) -> int:
     return int(found[1]) * _SIZES[found[2]]
 
 
+def _switch(value: Any) -> bool:
+    """TOML's own, and the words of variables."""
+    known = {"true": True, "false": False}
+    if (found := known.get(str(value).lower())) is None:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return found
+
+
 def _positive_count(value: Any) -> int:
     if not (count := _count(value)):
         raise ValueError("must be more than 0")
@@ -680,6 +689,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
     "device": _device,
     "dtype": _choice("auto", "fp32", "bf16", "fp16"),
     "model_ttl": parse_duration,
+    "keep_text_tower": _switch,
     "settle": parse_duration,
     "settle_max": parse_duration,
     "rescan": _positive_duration,

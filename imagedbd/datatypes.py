@@ -437,12 +437,15 @@ class ModelState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
+    """:param only_prompts: what embeds pictures has left memory; it is loaded again for the next picture."""
+
     name: str
     state: ModelState
     reason: str | None = None
     help: tuple[str, ...] = ()
     device: str | None = None
     dtype: str | None = None
+    only_prompts: bool = False
 
 
 class Priority(enum.IntEnum):

@@ -25,7 +25,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from imagedbd.datatypes import ModelInfo, ModelState, ModelStatus, Priority
-from imagedbd.embedder_worker import EmbedPictures, EmbedPrompts, Failed, Ready, Refused, Vectors
+from imagedbd.embedder_worker import (
+    Done,
+    EmbedPictures,
+    EmbedPrompts,
+    Failed,
+    KeepOnlyPrompts,
+    Ready,
+    Refused,
+    Vectors,
+)
 from imagedbd.errors import EmbedderError, ImagedbError, ModelUnavailableError
 from imagedbd.processes import environment, give_memory_back, python
 
@@ -119,6 +128,7 @@ class EmbedderProcess:
 
     :param expected: the identity that a store is bound to; other weights under the same name are refused.
     :param ttl_s: idle seconds after which the child leaves; 0 keeps it.
+    :param keep_text: have what embeds prompts stay then, so that only pictures need the model loaded again.
     :param on_ready: called, in this embedder's thread, whenever the model has become available.
     """
 
@@ -129,11 +139,12 @@ class EmbedderProcess:
         device: str = "auto",
         dtype: str = "auto",
         ttl_s: float = 1800.0,
+        keep_text: bool = False,
         expected: ModelInfo | None = None,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._spec, self._device, self._dtype = spec, device, dtype
-        self._ttl_s = ttl_s
+        self._ttl_s, self._keep_text = ttl_s, keep_text
         self._quiet_since = time.monotonic()
         self._expected = expected
         self._on_ready = on_ready
@@ -171,9 +182,9 @@ class EmbedderProcess:
     def status(self) -> ModelStatus:
         return self._status
 
-    def keep_for(self, ttl_s: float) -> None:
+    def keep_for(self, ttl_s: float, *, keep_text: bool) -> None:
         """Have the child leave after so many idle seconds from now on, those that have passed included."""
-        self._ttl_s = ttl_s
+        self._ttl_s, self._keep_text = ttl_s, keep_text
         wake = _Request(Priority.PROMPT, next(self._sequence), None)
         wake.future.cancel()  # it asks for nothing
         self._requests.put(wake)
@@ -235,19 +246,37 @@ class EmbedderProcess:
     def _patience(self) -> float | None:
         if self._status.state is ModelState.UNAVAILABLE:
             return max(0.0, self._retry_at - time.monotonic())
-        if self._child and self._ttl_s:
+        if self._child and self._ttl_s and not (self._keep_text and self._status.only_prompts):
             return max(0.0, self._quiet_since + self._ttl_s - time.monotonic())
         return None
 
     def _on_quiet(self) -> None:
         if self._status.state is ModelState.UNAVAILABLE:
             self.load()
+        elif self._child and self._keep_text and self._shed():
+            log.info(
+                "of model %s, what embeds prompts stays after %.0f s without work", self._spec, self._ttl_s
+            )
+            give_memory_back()
         elif self._child:
             log.info("model %s unloaded after %.0f s without work", self._spec, self._ttl_s)
             self._stop_child()
             self._status = ModelStatus(self._spec, ModelState.UNLOADED)
             # Whoever has had nothing to do for so long has pages that were for work.
             give_memory_back()
+
+    def _shed(self) -> bool:
+        """Have the child give up what embeds pictures; whether it did."""
+        child = self._child
+        assert child is not None  # noqa: S101 - asked where there is one
+        try:
+            reply = child.ask(KeepOnlyPrompts())
+        except (EOFError, OSError) as error:
+            _, reason = self._bury(error)
+            log.warning("the embedder died while it gave up a part of the model (%s)", reason)
+            return False
+        self._status = replace(self._status, only_prompts=isinstance(reply, Done))
+        return self._status.only_prompts
 
     def _serve(self, request: _Request) -> None:
         try:
@@ -281,6 +310,8 @@ class EmbedderProcess:
             raise EmbedderError(f"The model's process died twice in a row: {reason}.") from error
 
     def _attempt(self, message: EmbedPrompts | EmbedPictures | None) -> NDArray[np.float32]:
+        if isinstance(message, EmbedPictures) and self._status.only_prompts:
+            self._stop_child()
         child = self._child or self._start_child()
         if message is None:
             return np.empty((0, 0), dtype=np.float32)

@@ -13,10 +13,10 @@ import signal
 import sys
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from imagedbd.errors import ConfigError, ModelUnavailableError, ModelUnknownError
-from imagedbd.processes import be_killed_early, die_with_parent
+from imagedbd.processes import be_killed_early, die_with_parent, give_memory_back
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +50,19 @@ class EmbedPrompts:
 class EmbedPictures:
     pictures: NDArray[np.uint8]
     """Shape ``(n, height, width, 3)``, RGB."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepOnlyPrompts:
+    """Give up what embeds pictures, and its memory; answered with :class:`Done`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """There is nothing else to say."""
+
+
+Request: TypeAlias = EmbedPrompts | EmbedPictures | KeepOnlyPrompts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,11 +129,17 @@ def _load(connection: Connection, spec: str, device: str, dtype: str) -> OpenCli
     return model
 
 
-def _answer(model: OpenClip, request: EmbedPrompts | EmbedPictures) -> Vectors | Failed:
+def _answer(model: OpenClip, request: Request) -> Vectors | Done | Failed:
     try:
-        if isinstance(request, EmbedPrompts):
-            return Vectors(model.embed_prompts(request.prompts))
-        return Vectors(model.embed_pictures(request.pictures))
+        match request:
+            case EmbedPrompts(prompts):
+                return Vectors(model.embed_prompts(prompts))
+            case EmbedPictures(pictures):
+                return Vectors(model.embed_pictures(pictures))
+            case KeepOnlyPrompts():
+                model.keep_only_prompts()
+                give_memory_back()
+                return Done()
     # torch reports a full device, a bad shape and a broken driver alike: the request fails, not the process.
     except (RuntimeError, MemoryError, ValueError, TypeError) as error:
         return Failed(f"{type(error).__name__}: {error}", of_memory=_is_of_memory(error))

@@ -90,6 +90,7 @@ class Health:
             "model": {
                 "name": model.name,
                 "state": model.state,
+                "only_prompts": model.only_prompts,
                 "reason": model.reason,
                 "help": model.help,
                 "configured": self.settings.current.model,

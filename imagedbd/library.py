@@ -35,7 +35,7 @@ from imagedbd.generations import Generation, GenerationsFile, note_damage
 from imagedbd.health import Health
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
-from imagedbd.live_settings import BRAKES, PACE, RULES, SWITCHED_SETTINGS, LiveSettings, rules_of
+from imagedbd.live_settings import BRAKES, MODEL_STAY, PACE, RULES, SWITCHED_SETTINGS, LiveSettings, rules_of
 from imagedbd.logs import set_level
 from imagedbd.names import Names
 from imagedbd.pausing import Pause
@@ -212,6 +212,7 @@ class Library:
             device=self._settings.device,
             dtype=self._settings.dtype,
             ttl_s=self._settings.model_ttl,
+            keep_text=self._settings.keep_text_tower,
             expected=expected,
             on_ready=on_ready,
         )
@@ -572,8 +573,8 @@ class Library:
             self._brakes.adjust(**_brakes(settings))
         if changed & PACE:
             self._scanner.set_pace(settings.rescan, settings.rescan_unheard)
-        if "model_ttl" in changed:
-            self._embedder.keep_for(settings.model_ttl)
+        if changed & MODEL_STAY:
+            self._embedder.keep_for(settings.model_ttl, keep_text=settings.keep_text_tower)
         if "log_level" in changed:
             set_level(settings.log_level)
 

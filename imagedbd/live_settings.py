@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 RULES: Final = frozenset({"roots", "ignore"})
 BRAKES: Final = frozenset({"max_cpu", "on_battery", "min_free"})
 PACE: Final = frozenset({"rescan", "rescan_unheard"})
-LIVE_SETTINGS: Final = RULES | BRAKES | PACE | {"model_ttl", "log_level"}
+MODEL_STAY: Final = frozenset({"model_ttl", "keep_text_tower"})
+LIVE_SETTINGS: Final = RULES | BRAKES | PACE | MODEL_STAY | {"log_level"}
 """Settings that a reload applies at once."""
 SWITCHED_SETTINGS: Final = frozenset(
     {"store", "store_uri", "storage_options", "model", "named", "overridden"}

@@ -8,6 +8,7 @@ deviation, and the model.
 from __future__ import annotations
 
 import difflib
+import gc
 import os
 import timeit
 from collections.abc import Iterator, Sequence
@@ -90,6 +91,13 @@ class OpenClip:
             if self._is_causal:
                 return _unit_rows(_encode_briefly(self._model, tokens))
             return _unit_rows(self._model.encode_text(tokens, normalize=True))
+
+    def keep_only_prompts(self) -> None:
+        """Give up what embeds pictures: :meth:`embed_pictures` fails from now on."""
+        self._model.visual = None
+        gc.collect()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def _fastest_for_prompts(self) -> int:
         """How many threads embed one prompt soonest.

@@ -63,6 +63,11 @@ def entries(defaults: Settings) -> tuple[Entry, ...]:
             _duration(defaults.model_ttl),
         ),
         Entry(
+            "keep_text_tower",
+            "Whether the part of it that embeds prompts stays then, so that searches need not wait for it.",
+            str(defaults.keep_text_tower).lower(),
+        ),
+        Entry(
             "ignore",
             'Patterns in gitignore syntax of what is left out, such as ["*.tmp", "cache/"]. Files named '
             ".imagedbignore in the folders work as well.",

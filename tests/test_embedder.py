@@ -359,8 +359,33 @@ def test_an_idle_model_that_was_to_stay_leaves_when_it_is_told_to(stub_model: st
     embedder = EmbedderProcess(stub_model, device="cpu", ttl_s=0)
     try:
         embedder.embed_prompts(["a dog"]).result(120)
-        embedder.keep_for(0.1)
+        embedder.keep_for(0.1, keep_text=False)
         deadline = time.monotonic() + 30
+        while embedder.status().state is not ModelState.UNLOADED:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        embedder.close()
+
+
+def test_what_embeds_prompts_may_stay_when_the_rest_of_an_idle_model_leaves(stub_model: str) -> None:
+    ready = []
+    embedder = EmbedderProcess(
+        stub_model, device="cpu", ttl_s=1.0, keep_text=True, on_ready=lambda: ready.append(True)
+    )
+    try:
+        before = embedder.embed_prompts(["a dog"]).result(120)
+        deadline = time.monotonic() + 30
+        while not embedder.status().only_prompts:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert embedder.status().state is ModelState.READY
+        time.sleep(1.5)  # no second time to live takes the rest
+        assert (embedder.embed_prompts(["a dog"]).result(120) == before).all()
+        assert (len(ready), embedder.status().only_prompts) == (1, True)
+        assert embedder.embed_pictures([np.zeros((64, 64, 3), dtype=np.uint8)]).result(120).shape == (1, 64)
+        assert (len(ready), embedder.status().only_prompts) == (2, False)
+        embedder.keep_for(0.1, keep_text=False)
         while embedder.status().state is not ModelState.UNLOADED:
             assert time.monotonic() < deadline
             time.sleep(0.05)

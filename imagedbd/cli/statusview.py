@@ -162,6 +162,8 @@ def _model(status: Mapping[str, Any]) -> Text:
     model = status["model"]
     place = f"  on {status['device']}, {status.get('dtype')}" if status.get("device") else ""
     text = Text.assemble(output.printable(model["name"]), "  ", _state(model["state"]), place)
+    if model.get("only_prompts"):
+        text.append("  (only what embeds prompts)", style="dim")
     if model.get("reason"):
         text.append(f"\n{output.printable(model['reason'])}")
     if model.get("help") and model["state"] == "unavailable":

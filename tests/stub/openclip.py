@@ -53,6 +53,9 @@ class OpenClip:
         rows = _unit(blocks.reshape(len(pictures), -1) / 255 @ self._projection)
         return rows[1:] if self._settings.get("drops") else rows
 
+    def keep_only_prompts(self) -> None:
+        del self._projection
+
     def embed_prompts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         seeds = [hashlib.sha256(prompt.encode()).digest() for prompt in prompts]
         rows = [np.random.default_rng([*seed, *self._seed]).standard_normal(DIMENSION) for seed in seeds]

@@ -21,9 +21,15 @@ def test_what_the_daemon_has_stored_is_openclips_own_and_it_never_loads_torch(
     machine = real_machine
     for number in range(3):
         save(machine.photos / f"{number}.png", number, size=(300 + number, 200))
+    machine.environment |= {"IMAGEDBD_MODEL_TTL": "2s", "IMAGEDBD_KEEP_TEXT_TOWER": "true"}
     machine.start(cold=True)
     machine.wait()
-    machine.json("search", "--prompt", "a dog")
+    found = machine.json("search", "--prompt", "a dog")
+    machine.until(lambda: machine.json("status")["model"]["only_prompts"])
+    assert machine.json("search", "--prompt", "a dog") == found
+    assert machine.json("search", "--prompt", "a cat") != found
+    save(machine.photos / "3.png", 3, size=(303, 200))  # has what embeds pictures loaded again
+    machine.wait()
     assert machine.process is not None
     maps = Path(f"/proc/{machine.process.pid}/maps").read_text()
     assert "libtorch" not in maps
@@ -32,7 +38,7 @@ def test_what_the_daemon_has_stored_is_openclips_own_and_it_never_loads_torch(
     assert machine.stop() == 0
     reference = Reference(checkpoint)
     store = open_store("lance", str(machine.home / "data" / "lance"))
-    for number in range(3):
+    for number in range(4):
         path = machine.photos / f"{number}.png"
         (row,) = store.get([ids[str(path)]])
         assert row.vector is not None

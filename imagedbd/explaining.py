@@ -91,6 +91,8 @@ class Explainer:
         if stat_module.S_ISDIR(mode):
             return self._of_folder(path)
         verdict = self.rules.explain(path)
+        if verdict.ok and (offline := RootGuard(self.rules, self.ledger).why_absence_is_no_proof(path)):
+            return Explanation("unknown", f"It is left alone: {offline}")
         if verdict.ok:
             return Explanation(
                 "unknown", "Neither an event nor a scan has met it yet; try `imagedb scan`.", None

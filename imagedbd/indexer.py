@@ -3,9 +3,10 @@
 One thread drives it all. Files are decoded in worker processes and embedded in another while this thread
 commits, so no stage waits for the next one as long as there is work::
 
-    queue ─► taken ─► jobs ─► decoding ─► decoded ─► embedding ─► work ─► commit
-               │                  │ known content, failures        ▲
-               └─► gone ──────────┴────────────────────────────────┘
+    queue ─► taken ─► found ─► jobs ─► decoding ─► decoded ─► embedding ─► work ─► commit
+               │        │                  │ known content, failures        ▲
+               │        └─► left: offline  │                                │
+               └─► gone ───────────────────┴────────────────────────────────┘
 
 A store or ledger that refuses (a full disk) stops the line where it is: every stage takes a thing out of
 the one before only when it has dealt with it.
@@ -20,7 +21,7 @@ import stat as stat_module
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -44,6 +45,7 @@ from imagedbd.errors import (
     StoreError,
 )
 from imagedbd.pulse import Pulse
+from imagedbd.rules import is_within
 from imagedbd.sidecars import UNSURE, has_its_sidecars, is_sidecar
 from imagedbd.spelling import Spelling
 
@@ -132,6 +134,8 @@ class _Line:
     """Everything that is between the queue and the store."""
 
     taken: deque[FileChange] = field(default_factory=deque)
+    found: deque[_Job] = field(default_factory=deque)
+    """Files to be read, if the place where they lie turns out to be what it was."""
     jobs: deque[_Job] = field(default_factory=deque)
     suspects: deque[_Job] = field(default_factory=deque)
     """Files that were in work when a decoder or the daemon died. They are tried when there is nothing else to
@@ -148,7 +152,7 @@ class _Line:
 
     def reading(self) -> bool:
         """Whether files are in work that may turn out to be others that vanished."""
-        to_read = self.taken or self.jobs or self.suspects or self.decoding
+        to_read = self.taken or self.found or self.jobs or self.suspects or self.decoding
         return bool(to_read or self.decoded or self.embedding or self.halves)
 
     def empty(self) -> bool:
@@ -173,6 +177,8 @@ class Indexer:
     :param request_scan: called with a folder to scan: one that took the place of a file, or that holds a
         file which cannot be looked at.
     :param may_forget: whether a vanished path may be forgotten now.
+    :param offline_places: which of the places that hold these paths are offline: their files are left to the
+        scan that follows when they are back. It must look at the disk after it is called.
     :param on_crash: called, in the indexer's thread, when it has met a bug and stopped.
     :param unread: where files are noted that a disk does not give.
     """
@@ -187,6 +193,7 @@ class Indexer:
         embedder: Embedder,
         rules: Rules,
         may_forget: Callable[[str], bool],
+        offline_places: Callable[[Collection[str]], Collection[str]],
         request_scan: Callable[[str], object],
         on_crash: Callable[[], object],
         unread: UnreadFiles,
@@ -201,6 +208,7 @@ class Indexer:
         self._request_scan = request_scan
         self._on_crash = on_crash
         self._may_forget = may_forget
+        self._offline_places = offline_places
         self._committer = self._new_committer()
         self._line = _Line()
         self._spelling = Spelling()
@@ -394,7 +402,8 @@ class Indexer:
 
     def _take(self) -> None:
         idle = self._line.empty()
-        room = TAKEN - len(self._line.taken) - len(self._line.jobs) - len(self._line.suspects)
+        line = self._line
+        room = TAKEN - len(line.taken) - len(line.found) - len(line.jobs) - len(line.suspects)
         patience = self._patience() if idle else 0
         self.pulse.promise(patience + STEP_S)
         changes = self._queue.take(room, timeout=patience) if room > 0 else []
@@ -450,7 +459,28 @@ class Indexer:
             job = self._look_at(line.taken[0])
             line.taken.popleft()
             if job is not None:
+                line.found.append(job)
+        self._leave_what_is_offline()
+
+    def _leave_what_is_offline(self) -> None:
+        """Take up what was found, but nothing that lies in the place of a root or disk that is away.
+
+        This is asked after the files were looked at: what another disk had shown is not read after it has
+        gone, for its signature is no more that of the file.
+        """
+        line = self._line
+        if not line.found:
+            return
+        offline = self._offline_places([job.change.path for job in line.found])
+        for place in offline:
+            self._request_scan(place)  # the scanner comes again until it is back
+        while line.found:
+            job = line.found[0]
+            if any(is_within(job.change.path, place) for place in offline):
+                self._queue.done(job.change)
+            else:
                 (line.suspects if job.attempts else line.jobs).append(job)
+            line.found.popleft()
 
     def _look_at(self, change: FileChange) -> _Job | None:
         """What is to be done about a path, by what ``lstat`` says of it now."""

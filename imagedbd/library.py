@@ -135,6 +135,7 @@ class Library:
             embedder=self._room.current.embedder,
             rules=self._rules,
             may_forget=self._may_forget,
+            offline_places=self._offline_places,
             request_scan=self._scanner.request,
             on_crash=on_crash,
             unread=self._unread,
@@ -597,6 +598,10 @@ class Library:
         if self._rules.root_of(path) is None and self._is_to_be_brought_over(path):
             return False
         return RootGuard(self._rules, self._ledger).why_absence_is_no_proof(path) is None
+
+    def _offline_places(self, paths: Iterable[str]) -> list[str]:
+        places = RootGuard(self._rules, self._ledger).places_of(paths)
+        return [place for place in places if self._scanner.why_offline(place)]
 
     def _is_to_be_brought_over(self, path: str) -> bool:
         return any(is_within(path, old) for old in self._ledger.relocations())

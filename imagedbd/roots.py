@@ -15,6 +15,8 @@ from imagedbd.mounts import read_mounts
 from imagedbd.rules import is_within, outermost
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from imagedbd.ledger import Ledger
     from imagedbd.rules import Rules
 
@@ -53,13 +55,22 @@ class RootGuard:
 
         :returns: the reason, as a sentence. A path outside every root is protected by nothing.
         """
-        root = self._rules.root_of(path)
-        if root is None:
-            return None
-        for place in (root, *self.mounts_below(root)):
-            if is_within(path, place) and (reason := self.why_offline(place)) is not None:
+        for place in self.places_of([path]):
+            if (reason := self.why_offline(place)) is not None:
                 return f"{place} is offline: it {reason}."
         return None
+
+    def places_of(self, paths: Iterable[str]) -> list[str]:
+        """The roots of these paths, and the mount points below them in which any of them lies; each once."""
+        by_root: dict[str, list[str]] = {}
+        for path in paths:
+            if (root := self._rules.root_of(path)) is not None:
+                by_root.setdefault(root, []).append(path)
+        places = []
+        for root, within in by_root.items():
+            mounts = self.mounts_below(root)
+            places += [root, *(m for m in mounts if any(is_within(path, m) for path in within))]
+        return places
 
     def mounts_below(self, root: str) -> list[str]:
         """The mount points seen below this root that belong to it, and are not ignored."""

@@ -34,7 +34,7 @@ from imagedbd.errors import (
 )
 from imagedbd.indexer import Indexer
 from imagedbd.ledger import Ledger
-from imagedbd.rules import Rules
+from imagedbd.rules import Rules, is_within
 from imagedbd.stores import open_store
 from imagedbd.unread import UnreadFiles
 
@@ -54,7 +54,7 @@ class Bench:
         self.store = open_store("lance", str(home / "store"))
         self.decoder = Decoder(2, limits)
         self.queue = ChangeQueue(settle_s=0.01, settle_max_s=0.1)
-        self.online = True
+        self.offline: list[str] = []
         self.crashed = False
         self.scans: list[str] = []
         self.unread = UnreadFiles()
@@ -65,7 +65,8 @@ class Bench:
             decoder=self.decoder,
             embedder=embedder,
             rules=Rules([str(self.photos)]),
-            may_forget=lambda _: self.online,
+            may_forget=lambda path: not any(is_within(path, place) for place in self.offline),
+            offline_places=lambda _: self.offline,
             request_scan=self.scans.append,
             on_crash=self._note_crash,
             unread=self.unread,
@@ -281,14 +282,31 @@ def test_the_id_of_a_forgotten_picture_is_not_given_twice(bench: Bench) -> None:
     assert bench.embedded == 2
 
 
+def test_what_lies_in_the_place_of_a_root_that_is_away_is_left_to_a_scan(bench: Bench) -> None:
+    known = bench.flat("known.png", 10)
+    bench.look_at(known)
+    before = bench.ledger.get(str(bench.photos / known))
+    bench.offline = [str(bench.photos)]
+    bench.flat(known, 20)
+    stray = bench.flat("stray.png", 30)
+    bench.look_at(known, stray)
+    assert bench.names() == {known}
+    assert bench.ledger.get(str(bench.photos / known)) == before
+    assert set(bench.scans) == {str(bench.photos)}
+    bench.offline = []
+    bench.look_at(known, stray)
+    assert bench.names() == {known, stray}
+    assert bench.ledger.get(str(bench.photos / known)) != before
+
+
 def test_nothing_is_forgotten_while_its_root_is_offline(bench: Bench) -> None:
     bench.look_at(bench.flat("a.png", 1))
     os.remove(bench.photos / "a.png")
-    bench.online = False
+    bench.offline = [str(bench.photos)]
     bench.look_at("a.png")
     assert bench.names() == {"a.png"}
     assert bench.state("a.png") is PictureState.INDEXED
-    bench.online = True
+    bench.offline = []
     bench.look_at("a.png")
     assert bench.names() == set()
 
@@ -658,10 +676,11 @@ def test_a_failed_file_is_read_again_only_when_it_changes(bench: Bench) -> None:
 
 
 def test_a_copy_does_not_take_the_row_of_a_picture_that_is_offline(bench: Bench) -> None:
-    content = (bench.photos / bench.flat("usb.png", 1)).read_bytes()
-    bench.look_at("usb.png")
-    os.remove(bench.photos / "usb.png")
-    bench.online = False
+    (bench.photos / "disk").mkdir()
+    content = (bench.photos / bench.flat("disk/usb.png", 1)).read_bytes()
+    bench.look_at("disk/usb.png")
+    os.remove(bench.photos / "disk" / "usb.png")
+    bench.offline = [str(bench.photos / "disk")]
     (bench.photos / "backup.png").write_bytes(content)
     bench.look_at("backup.png")
     assert bench.names() == {"usb.png", "backup.png"}

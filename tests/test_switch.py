@@ -95,6 +95,7 @@ class Bench:
             embedder=self.room.current.embedder,
             rules=Rules([str(self.photos)]),
             may_forget=lambda _: True,
+            offline_places=lambda _: (),
             request_scan=lambda _: None,
             on_crash=lambda: None,
             unread=UnreadFiles(),

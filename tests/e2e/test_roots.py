@@ -497,15 +497,26 @@ class TestMounts:
         photos, known = mounted.photos, indexed(mounted)
         self.inside(mounted, "umount", str(photos))
         mounted.until(lambda: state_of(mounted, photos) == "offline")
+        bare = self.view(mounted) / photos.relative_to("/")
+        save(bare / "stray.jpg", 6)
         save(mounted.home / "elsewhere" / "meanwhile.jpg", 5)
         mounted.until(lambda: "elsewhere/meanwhile.jpg" in mounted.listed())
         assert set(indexed(mounted)) > set(known)
+        assert len(indexed(mounted)) == len(known) + 1
+        (bare / "stray.jpg").unlink()
         # Another, empty disk at the same place.
         self.inside(mounted, "mount", "-t", "tmpfs", "imagedbd-test", str(photos))
         mounted.run("scan")
         mounted.wait()
         assert state_of(mounted, photos) == "offline"
+        save(bare / "one.jpg", 7)
+        save(bare / "late.jpg", 8)
+        save(mounted.home / "elsewhere" / "later.jpg", 10)
+        mounted.until(lambda: "elsewhere/later.jpg" in mounted.listed())
+        mounted.wait()
+        assert "is offline" in mounted.json("why", str(photos / "late.jpg"))["reason"]
         assert set(indexed(mounted)) > set(known)
+        assert len(indexed(mounted)) == len(known) + 2
         self.inside(mounted, "umount", str(photos))
         disk = self.view(mounted) / mounted.home.relative_to("/") / "disk"
         os.rename(disk / "one.jpg", disk / "trip" / "one.jpg")
@@ -513,7 +524,7 @@ class TestMounts:
         mounted.until(lambda: state_of(mounted, photos) != "offline")
         mounted.until(lambda: "photos/trip/one.jpg" in mounted.listed())
         self.assert_equal(mounted)
-        assert embedded(mounted) == 5
+        assert embedded(mounted) == 6
 
     @pytest.mark.parametrize("source", ["disk", "album"], ids=["another disk", "a folder of the same"])
     @pytest.mark.parametrize("beneath", [0, 1], ids=["empty beneath", "pictures beneath"])
@@ -535,9 +546,14 @@ class TestMounts:
         mounted.run("scan")
         mounted.wait()
         assert indexed(mounted) == known
+        save(stick / "trip" / "two.png", 30)
+        save(mounted.home / "elsewhere" / "meanwhile.jpg", 31)
+        mounted.until(lambda: "elsewhere/meanwhile.jpg" in mounted.listed())
+        assert set(indexed(mounted)) > set(known)
+        shutil.rmtree(stick / "trip")
         self.inside(mounted, "mount", "--bind", str(mounted.home / source), str(stick))
         self.assert_equal(mounted)
-        assert embedded(mounted) == 4 + beneath
+        assert embedded(mounted) == 5 + beneath
 
     def test_a_mount_point_of_which_no_picture_is_known_is_missed_by_nobody(self, mounted: Machine) -> None:
         elsewhere, stick = mounted.home / "elsewhere", mounted.home / "elsewhere" / "stick"

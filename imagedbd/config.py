@@ -709,6 +709,7 @@ _PARSERS: Final[dict[str, Callable[[Any], Any]]] = {
 if set(_PARSERS) | {"config_file"} | ABOUT_SETTINGS != {field.name for field in fields(Settings)}:
     raise AssertionError("every setting has a parser, and every parser a setting")
 
+SETTING_VARIABLES: Final = frozenset(map(_variable, _PARSERS))
 DURATIONS: Final = frozenset(
     name for name, parse in _PARSERS.items() if parse in {parse_duration, _positive_duration}
 )

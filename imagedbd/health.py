@@ -172,6 +172,20 @@ class Health:
             "in their place, the pictures are forgotten."
         )
 
+    def dropped_roots(self) -> list[str]:
+        """What was watched at an earlier start and is not now, though something else is: a sentence each."""
+        rules = self.scanner.rules
+        brought_over = self.ledger.relocations()
+        places = (place for place in self.ledger.places_under("/") if rules.root_of(place) is None)
+        known = outermost(p for p in places if p not in brought_over and self.ledger.holds_any(p))
+        given = bool(self.settings.current.fixed_roots)
+        return [
+            f"{place} is not watched any more, and "
+            f"{_known_in_words(sum(self.ledger.counts(place).values()))} forgotten: "
+            f"`{'imagedbd run --root' if given else 'imagedb root add'} {shlex.quote(place)}` brings it back."
+            for place in known
+        ]
+
     def check_pause(self) -> None:
         """:raises PausedError: nothing is to be worked on now."""
         self.pause.check()
@@ -252,6 +266,10 @@ class Health:
         if (self.queue.pending or self.switcher.status()) and (reason := self.brakes.reason()):
             return "blocked", reason
         return None
+
+
+def _known_in_words(files: int) -> str:
+    return count(files, "file known there is", "files known there are")
 
 
 def waiting_in_words(pictures: int) -> str:

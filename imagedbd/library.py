@@ -26,6 +26,7 @@ from imagedbd.dupes import Hunt, Tier
 from imagedbd.embedder import EmbedderProcess
 from imagedbd.engine import Engine, EngineRoom
 from imagedbd.errors import (
+    NothingMatchedError,
     StoreError,
     StoreUnreadableError,
     UsageError,
@@ -292,6 +293,9 @@ class Library:
         """What a user should know who looks at the terminal only."""
         if not self._rules.roots:
             log.warning("%s", self._health.without_roots())
+        else:
+            for sentence in self._health.dropped_roots():
+                log.warning("%s", sentence)
         for root in self._scanner.roots_status():
             if root.state is RootState.OFFLINE:
                 log.warning("%s is offline: %s", root.path, root.reason, extra={"root": root.path})
@@ -415,9 +419,14 @@ class Library:
         """Request a scan of a folder or of everything.
 
         :raises UsageError: if the folder lies outside every root.
+        :raises NothingMatchedError: if there is no such folder, and nothing is known of one.
         """
-        if folder is not None and self._rules.root_of(folder) is None:
-            raise UsageError(f"{folder} lies outside every root. `imagedb root list` shows them.")
+        if folder is not None:
+            if self._rules.root_of(folder) is None:
+                raise UsageError(f"{folder} lies outside every root. `imagedb root list` shows them.")
+            known = folder in self._rules.roots or self._ledger.holds_any(folder)
+            if not known and not self._health.silence(folder) and not os.path.lexists(folder):
+                raise NothingMatchedError(f"There is no {folder}, and the index has no picture there.")
         return self._scanner.request(folder)
 
     def wait(self, timeout: float | None) -> Wait:

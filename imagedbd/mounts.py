@@ -21,6 +21,14 @@ _SHARED = frozenset({
     "pvfs2", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs",
 })
 # fmt: on
+# fmt: off
+_OF_THE_KERNEL = frozenset({
+    "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs",
+    "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "securityfs", "selinuxfs", "sysfs", "tracefs",
+})
+# fmt: on
+_ITS_PLACES = frozenset({"/dev", "/proc", "/run", "/sys"})
+"""``/run`` and ``/dev`` may hold disks and shares, which are folders like any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,12 @@ def mount_of(path: str, mounts: Iterable[Mount]) -> Mount | None:
     holding = [mount for mount in mounts if is_within(path, mount.place)]
     deepest = max((len(mount.place) for mount in holding), default=0)
     return next((mount for mount in reversed(holding) if len(mount.place) == deepest), None)
+
+
+def is_of_the_kernel(folder: str) -> bool:
+    """Whether this is a file system that the kernel makes up, or the place of such ones."""
+    mount = mount_of(folder, read_mounts())
+    return folder in _ITS_PLACES or (mount is not None and mount.kind in _OF_THE_KERNEL)
 
 
 def _parsed(line: str) -> Mount:

@@ -7,6 +7,7 @@ itself be hidden, or lie in a folder that the rules of another root ignore.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
@@ -328,6 +329,14 @@ def absolute_patterns(globs: Iterable[str], roots: Iterable[str]) -> dict[str, s
         if root is not None:
             found[glob] = sign + path[len(root) :]
     return found
+
+
+def pattern_in_toml(folder: str, root: str) -> str:
+    """The list of one pattern, as a settings file has it, that ignores this folder of the root."""
+    literal = re.sub(r"([\\*?\[\]])", r"\\\1", os.path.relpath(folder, root))
+    # What is not UTF-8 has no place in such a file.
+    pattern = re.sub("[\ud800-\udfff]", "?", literal)
+    return json.dumps([f"/{pattern}/"], ensure_ascii=False)
 
 
 def is_within(path: str, folder: str) -> bool:

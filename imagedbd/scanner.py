@@ -16,7 +16,7 @@ from imagedbd.errors import ImagedbError
 from imagedbd.lookout import SILENT_S, Lookout
 from imagedbd.mounts import is_mount_point, read_mounts
 from imagedbd.roots import RootGuard
-from imagedbd.rules import is_within, outermost
+from imagedbd.rules import is_within, outermost, pattern_in_toml
 from imagedbd.sidecars import has_its_sidecars, is_sidecar
 from imagedbd.spelling import Spelling
 from imagedbd.text import count
@@ -229,6 +229,11 @@ class Scanner:
         return report
 
     @property
+    def rules(self) -> Rules:
+        """Those that the next scan goes by."""
+        return self._rules
+
+    @property
     def trouble(self) -> str | None:
         """Why the last scans that were asked for failed, or the one under way hangs, as a sentence.
 
@@ -303,7 +308,8 @@ class Scanner:
     def _lacking_mounts(self, root: str) -> list[str]:
         mounts = ((p, reason) for p, reason in self._offline.items() if p != root)
         return [
-            f"{place} is offline, and its pictures stay: it {reason}."
+            f"{place} is offline, and its pictures stay: it {reason}. If it will not come back, "
+            f"`ignore = {pattern_in_toml(place, root)}` in the settings file has them forgotten."
             for place, reason in mounts
             if self._rules.root_of(place) == root
         ]

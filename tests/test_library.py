@@ -14,8 +14,15 @@ from store_rows import MODEL, picture
 
 from imagedbd import daemon
 from imagedbd.config import Settings
-from imagedbd.datatypes import Batch, Query
-from imagedbd.errors import ConfigError, StoreError, StoreUnreadableError, UsageError, WaitTimeoutError
+from imagedbd.datatypes import Batch, LedgerEntry, PictureState, Query, Signature
+from imagedbd.errors import (
+    ConfigError,
+    NothingMatchedError,
+    StoreError,
+    StoreUnreadableError,
+    UsageError,
+    WaitTimeoutError,
+)
 from imagedbd.generations import Generation, Generations, noted_damage
 from imagedbd.library import Library
 from imagedbd.notify import Notifier
@@ -347,6 +354,24 @@ def test_what_a_start_without_folders_keeps_is_kept_until_one_is_named(home: Hom
     home.settings = replace(home.settings, roots=(str(tmp_path),))
     home.library.reload()
     assert home.library._may_forget("/gone/a.jpg")
+
+
+def test_a_folder_of_which_nothing_is_known_and_that_is_not_there_is_not_scanned(
+    home: Home, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    (photos / "trip").mkdir(parents=True)
+    home.settings = replace(home.settings, roots=(str(photos), str(tmp_path / "away")))
+    home.library.reload()
+    _know(home, photos / "gone" / "a.jpg")
+    for folder in (photos / "trip", photos / "gone", tmp_path / "away"):
+        home.library.scan(str(folder))
+    with pytest.raises(NothingMatchedError, match=r"There is no .*nope"):
+        home.library.scan(str(photos / "nope"))
+
+
+def _know(home: Home, path: Path) -> None:
+    home.library._ledger.put([LedgerEntry(str(path), Signature(1, 2, 3, 4, 5), PictureState.INDEXED)])
 
 
 def test_a_relocation_that_is_held_up_leaves_the_pictures_to_a_scan(

@@ -161,13 +161,16 @@ def check_config(config: ConfigFile = None) -> None:
 
     check_named_file(config)
     settings = load_settings({"config_file": config})
+    from imagedbd.live_settings import rules_of
+
+    rules_of(settings)
     there = os.path.exists(settings.config_file)
     output.say(
         f"{output.short_path(settings.config_file)}: {'ok' if there else 'not there, the defaults hold'}"
     )
     from imagedbd.cli.doubts import doubts
 
-    for doubt in doubts(settings):
+    for doubt in doubts(settings, os.environ):
         output.say(f"imagedbd: {doubt}")
 
 

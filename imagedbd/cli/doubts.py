@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from typing import TYPE_CHECKING, Final
 
 from imagedbd.cli import models, output
+from imagedbd.config import SETTING_VARIABLES, resolve_root
 from imagedbd.errors import EmbedderError
 from imagedbd.rules import absolute_patterns
+from imagedbd.toml_file import read_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from imagedbd.config import Settings
 
@@ -20,8 +23,25 @@ _BUNDLED: Final = (
 )
 
 
-def doubts(settings: Settings) -> Iterator[str]:
-    """A sentence each. The daemon starts with all of them, and tells of them in its status."""
+_SCHEMES: Final = frozenset({
+    "abfs", "abfss", "adl", "az", "azure", "cos", "db", "gs", "hf", "oss", "s3", "s3+ddb", "tos",
+})  # fmt: skip
+_BESIDE_SETTINGS: Final = frozenset({"IMAGEDBD_CONFIG", "IMAGEDBD_DEBUG"})
+
+
+def doubts(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """A sentence each. The daemon starts with all of them, and tells of most in its status."""
+    yield from _about_variables(environ)
+    for root in read_toml(settings.config_file).get("roots", ()):
+        if not os.path.isabs(os.path.expanduser(root)):
+            yield (
+                f"roots: {output.printable(root)} is read from whatever folder the daemon is started in: "
+                f"write {output.printable(resolve_root(root))}, if that is meant."
+            )
+    scheme = settings.store_uri.partition("://")[0] if settings.store_uri else None
+    if scheme and scheme not in _SCHEMES:
+        known = ", ".join(sorted(f"{name}://" for name in _SCHEMES))
+        yield f"store.uri: LanceDB may not know {output.printable(scheme)}://. It knows {known}."
     for root in settings.roots:
         if not os.path.isdir(root):
             yield f"roots: {output.home_path(root)} is not there: it counts as offline until it comes."
@@ -31,6 +51,15 @@ def doubts(settings: Settings) -> Iterator[str]:
             f"folder on: write {output.printable(meant)}."
         )
     yield from _about_model(settings.model)
+
+
+def _about_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    known = _BESIDE_SETTINGS | SETTING_VARIABLES
+    for name in sorted(environ):
+        if name.startswith("IMAGEDBD_") and name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            yield f"{output.printable(name)}: there is no such setting, and nobody reads it.{hint}"
 
 
 def _about_model(spec: str) -> Iterator[str]:

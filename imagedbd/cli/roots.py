@@ -28,13 +28,18 @@ _Folders = Annotated[list[str], typer.Argument(metavar="DIR", help="Folders.")]
 
 
 @app.command(epilog=examples("imagedb root add ~/Pictures /mnt/camera"))
-def add(context: typer.Context, folders: _Folders) -> None:
+def add(context: typer.Context, folders: _Folders, yes: flags.Yes = False) -> None:
     """Watch these folders, with all that is below them."""
     from imagedbd.config import edit_roots, resolve_root
 
     roots = [resolve_root(folder) for folder in folders]
     for root in roots:
         _check_folder(root)
+    for root in roots:
+        if not yes and _holds_homes(root):
+            switching.confirm(
+                f"Watch {root}, with system files and what belongs to other users as far as it can be read?"
+            )
     target = target_of(context)
     target.check_file()
     status = _status(target)
@@ -187,6 +192,18 @@ def _check_folder(root: str) -> None:
     if not os.path.isdir(root):
         what = "is not a folder" if os.path.lexists(root) else "does not exist"
         raise UsageError(f"{output.printable(root)} {what}.")
+    from imagedbd.mounts import is_of_the_kernel
+
+    if is_of_the_kernel(root):
+        raise UsageError(f"{output.printable(root)} is the kernel's, and no place for pictures.")
+
+
+def _holds_homes(root: str) -> bool:
+    """Whether this is a slip more likely than a wish: an empty variable before a slash, a blank in a path."""
+    from imagedbd.rules import is_within
+
+    own = os.path.dirname(os.path.realpath(os.path.expanduser("~")))
+    return is_within(own, root) or is_within("/home", root)
 
 
 def _check_no_variable() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -11,7 +11,10 @@ from imagedbd.cli import flags, output, query, tables
 from imagedbd.cli.entry import examples
 from imagedbd.cli.output import Form
 from imagedbd.cli.target import target_of
-from imagedbd.errors import ImagedbError, UsageError
+from imagedbd.errors import ImagedbError, NothingMatchedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 app = typer.Typer()
 
@@ -91,9 +94,8 @@ def failures(
         )
     client = target_of(context).client
     if retry:
-        _report_retried(
-            client.retry([query.entry_path(path) for path in paths] if paths else None), as_json=as_json
-        )
+        real = [query.entry_path(path) for path in paths or ()]
+        _report_retried(real, client.retry(real or None)["retried"], as_json=as_json)
         return
     rows = client.failures()
     if as_json:
@@ -130,8 +132,16 @@ def scan(
         output.say(f"Scanning {where}. `imagedb wait` returns when all is searchable.")
 
 
-def _report_retried(answer: dict[str, Any], *, as_json: bool) -> None:
-    retried: list[str] = answer["retried"]
+def _report_retried(asked: Sequence[str], retried: Sequence[str], *, as_json: bool) -> None:
+    """:raises NothingMatchedError: none of those that were asked for has failed."""
+    others = [path for path in asked if path not in retried]
+    if others:
+        names = ", ".join(map(output.short_path, others))
+        are = "is not" if len(others) == 1 else "are not"
+        told = f"{names} {are} among the files that have failed: `imagedb why PATH` says more of one."
+        if not retried:
+            raise NothingMatchedError(told)
+        output.note(told)
     if as_json:
         output.write_json(retried)
     elif retried:

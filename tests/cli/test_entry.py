@@ -354,6 +354,25 @@ class TestDaemonProgram:
         assert "OpenCLIP does not know A/c: `imagedb model list`" in model
         assert "`imagedb model use demo`" in model
 
+    def test_check_config_tells_what_may_be_a_slip(self, capfd, tmp_path, monkeypatch):
+        monkeypatch.setattr("imagedbd.cli.models._child_json", lambda _: [{"spec": "A/b", "local": True}])
+        monkeypatch.setenv("IMAGEDBD_RESCANS", "1h")
+        (tmp_path / "Pictures").mkdir()
+        settings = "roots = ['Pictures', '~']\nmodel = 'A/b'\nstore.uri = 's4://x'\n"
+        (tmp_path / "config.toml").write_text(settings)
+        assert daemon_cli.main(["check-config"]) == 0
+        _, variable, root, uri = capfd.readouterr().err.splitlines()
+        assert "IMAGEDBD_RESCANS: there is no such setting" in variable
+        assert variable.endswith("Did you mean IMAGEDBD_RESCAN?")
+        assert f"write {tmp_path}/Pictures, if" in root
+        assert "LanceDB may not know s4://" in uri
+
+    @pytest.mark.parametrize("pattern", ["!", "[z-a].jpg"])
+    def test_check_config_refuses_what_the_daemon_would(self, capfd, tmp_path, pattern):
+        (tmp_path / "config.toml").write_text(f"ignore = ['{pattern}']\n")
+        assert daemon_cli.main(["check-config"]) == 78
+        assert f"ignore: not a pattern: {pattern!r}." in capfd.readouterr().err
+
     def test_check_config_names_the_ways_on_for_a_model_that_is_not_here(self, capfd, tmp_path, monkeypatch):
         monkeypatch.setattr("imagedbd.cli.models._child_json", lambda _: [{"spec": "A/b", "local": False}])
         (tmp_path / "config.toml").write_text("model = 'A/b'\n")

@@ -116,6 +116,32 @@ def test_only_folders_can_be_added(imagedb, config, photos, tmp_path, name):
     assert not config.exists()
 
 
+@pytest.mark.parametrize("folder", ["/proc", "/proc/self", "/sys", "/dev", "/run"])
+def test_what_the_kernel_makes_up_cannot_be_added(imagedb, config, folder):
+    assert imagedb("root", "add", "--yes", folder).code == 2
+    assert not config.exists()
+
+
+@pytest.fixture
+def homes(monkeypatch):
+    with tempfile.TemporaryDirectory(prefix="idb") as folder:
+        os.mkdir(f"{folder}/me")
+        monkeypatch.setenv("HOME", f"{folder}/me")
+        yield folder
+
+
+@pytest.mark.parametrize("of_all", [True, False])
+def test_adding_all_or_what_holds_homes_asks_first(imagedb, config, monkeypatch, homes, of_all):
+    folder = "/" if of_all else homes
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    ran = imagedb("root", "add", folder)
+    assert ran.code == 1
+    assert "with system files" in ran.words
+    assert not config.exists()
+    assert imagedb("root", "add", "--yes", folder).code == 0
+    assert _roots(config) == [os.path.realpath(folder)]
+
+
 def test_removing_asks_first(daemon, imagedb, config, photos, monkeypatch):
     config.write_text(f'roots = ["{photos}"]\n')
     root = {"path": str(photos), "state": "online", "indexed": 59, "reason": None}

@@ -159,13 +159,22 @@ class TestFailures:
         assert (ran.code, ran.data) == (0, b"")
 
     def test_retry_all_and_some(self, daemon, imagedb, tmp_path):
-        daemon.answers["/failures/retry"] = {"retried": ["/photos/bad.jpg"]}
+        daemon.answers["/failures/retry"] = {"retried": ["/photos/b.jpg"]}
         assert "Trying 1 file again" in imagedb("failures", "--retry").words
-        imagedb("failures", "--retry", "bad.jpg", "/photos/b.jpg")
+        ran = imagedb("failures", "--retry", "bad.jpg", "/photos/b.jpg")
+        assert ran.code == 0
+        assert "bad.jpg is not among the files that have failed" in ran.words
+        assert "Trying 1 file again" in ran.words
         assert [body["paths"] for body in daemon.bodies("/failures/retry")] == [
             None,
             [str(tmp_path / "bad.jpg"), "/photos/b.jpg"],
         ]
+
+    def test_retry_of_what_has_not_failed(self, daemon, imagedb):
+        daemon.answers["/failures/retry"] = {"retried": []}
+        ran = imagedb("failures", "--retry", "nope", "neither")
+        assert ran.code == 1
+        assert "nope, neither are not among the files that have failed" in " ".join(ran.words.split())
 
     def test_a_path_without_retry_is_no_request(self, daemon, imagedb):
         assert imagedb("failures", "bad.jpg").code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -579,7 +580,11 @@ class TestMounts:
         mounted.run("scan")
         mounted.wait()
         assert "elsewhere/stick/trip/two.png" in mounted.listed()
-        (mounted.home / "config.toml").write_text('ignore = ["stick/"]\n')
+        reasons = " ".join(root["reason"] or "" for root in mounted.json("status")["roots"])
+        found = re.search("`(ignore = .*?)`", reasons)
+        assert found
+        assert found[1] == 'ignore = ["/stick/"]'
+        (mounted.home / "config.toml").write_text(found[1])
         assert mounted.process is not None
         mounted.process.send_signal(signal.SIGHUP)
         mounted.until(lambda: "elsewhere/stick/trip/two.png" not in mounted.listed())
@@ -732,3 +737,22 @@ def test_a_start_without_the_root_of_before_says_how_its_pictures_are_watched_ag
     assert machine.listed() == {"photos/of last year/one.jpg", "photos/of last year/two.jpg"}
     status = machine.json("status")
     assert (status["doing"], status["embeds_total"]) == ("Watching for changes.", 0)
+
+
+def test_a_start_with_another_root_in_the_place_of_the_former_says_what_is_dropped(machine: Machine) -> None:
+    other = machine.home / "other"
+    save(machine.photos / "one.jpg", 1)
+    save(other / "else.jpg", 2)
+    machine.start()
+    machine.wait()
+    machine.stop()
+    (machine.home / "config.toml").write_text(f'roots = ["{other}"]\n')
+    machine.start(roots=[])
+    machine.wait()
+    assert machine.listed() == {"other/else.jpg"}
+    told = f"{machine.photos} is not watched any more, and 1 file known there is forgotten"
+    assert machine.log().count(told) == 1
+    assert f"`imagedb root add {machine.photos}` brings it back" in machine.log()
+    machine.stop()
+    machine.start(roots=[])
+    assert machine.log().count("is not watched any more") == 1

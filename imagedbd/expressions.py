@@ -5,6 +5,7 @@
     width > 1024 AND NOT (format = 'PNG' OR taken_at < 2020-06)
     camera_make ILIKE 'canon%'      'dog' IN keywords           path UNDER '/photos/2024'
     iso BETWEEN 100 AND 400         rating NOT IN (1, 2)        lens IS NOT NULL
+    exposure_s < 1/60
 
 Keywords and field names may be written in any case. Text stands in single or double quotes, which are
 doubled to be part of it. In a ``LIKE`` pattern ``%`` is any text, ``_`` one character, and a backslash
@@ -82,7 +83,7 @@ _GRAMMAR = r"""
     OPERATOR: /==|!=|<>|<=|>=|[=<>]/
     STRING: /'(?:[^']|'')*'|"(?:[^"]|"")*"/
     DATE.3: /[0-9]{4}-[0-9]{2}(-[0-9]{2}(T[0-9:.]+(Z|[+-][0-9:]+)?)?)?(?![\w.-])/i
-    NUMBER: /[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?(?![\w.-])/i
+    NUMBER: /[+-]?([0-9]+\/[0-9]+|([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?)(?![\w.-])/i
     LPAR: "("
 
     %ignore /\s+/
@@ -306,6 +307,9 @@ def _unquoted(string: Token) -> str:
 
 
 def _number(literal: Token) -> int | float:
+    above, slash, below = literal.partition("/")
+    if slash:
+        return _quotient(literal, int(above), int(below))
     try:
         return int(literal)
     except ValueError:
@@ -313,6 +317,15 @@ def _number(literal: Token) -> int | float:
     if not math.isfinite(number):
         raise _FaultError(f"The number {_shown(literal)} is too large.", _start(literal))
     return number
+
+
+def _quotient(literal: Token, above: int, below: int) -> float:
+    try:
+        return above / below
+    except ZeroDivisionError:
+        raise _FaultError(f"Nothing is divided by 0: {_shown(literal)}.", _start(literal)) from None
+    except OverflowError:
+        raise _FaultError(f"The number {_shown(literal)} is too large.", _start(literal)) from None
 
 
 def _date(field: str, literal: Token) -> str:
@@ -436,7 +449,10 @@ def _unexpected_token(error: UnexpectedToken) -> str:
     if error.token.type == "NAME" and "NUMBER" in accepted:
         name = error.token
         if name.lower() in RECORD_FIELDS:
-            return f"Expected a value: a field cannot be compared with another ({_shown(name)})."
+            return (
+                f"Expected a value: a field cannot be compared with another ({_shown(name)}). "
+                "`imagedb search --jsonl` prints whole records, which `jq` can compare."
+            )
         return f"Expected a value; text wants quotes: '{_short(name)}'."
     found = "the expression ends" if error.token.type == "$END" else f"found {_shown(error.token)}"
     return f"Expected {_expected(accepted)}, but {found}."

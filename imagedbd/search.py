@@ -40,6 +40,7 @@ from imagedbd.errors import (
     UsageError,
 )
 from imagedbd.expressions import all_of, date_span, parse
+from imagedbd.near_misses import near_misses
 from imagedbd.prompts import PromptVectors
 from imagedbd.ranking import RECIPROCAL_RANK_K, cosines, fuse
 from imagedbd.text import query_words
@@ -114,6 +115,12 @@ class Searcher:
         if query.terms and not query.weights[1]:
             words = []  # their ranking is left out
         notes: list[str] = []
+        answer = self._answer(query, words, notes)
+        if not answer.hits and not query.offset:
+            notes += near_misses(query.condition, self._store)
+        return replace(answer, notes=tuple(notes))
+
+    def _answer(self, query: Query, words: Sequence[str], notes: list[str]) -> Answer:
         deep = replace(query, limit=query.limit + query.offset, offset=0)
         vector, worded = None, None
         if _needs_vector(query, words):
@@ -123,10 +130,10 @@ class Searcher:
                 worded = self._store.matching(words, self._depth(deep), query.condition)
             vector = self._vector_or_note(query, words, prompts, notes)
         if vector is None and not words:
-            return Answer(_page(self._listing(deep), query), tuple(notes))
+            return Answer(_page(self._listing(deep), query))
         ranked = _similar_enough(self._ranked(deep, vector, words, worded), query)
         bounded = vector is None or (not words and query.min_score is not None)
-        return Answer(self._shown(ranked, query, vector, has_end=bounded), tuple(notes))
+        return Answer(self._shown(ranked, query, vector, has_end=bounded))
 
     def _vector_or_note(
         self, query: Query, words: Sequence[str], prompts: _Prompts, notes: list[str]

@@ -129,6 +129,11 @@ def test_every_field_is_known(field):
         ("width > AND", 8, "Expected a value"),
         ("camera_make = Canon", 14, "quotes: 'Canon'"),
         ("width > height", 8, "another"),
+        ("width < 1/0", 8, "divided by 0"),
+        (f"width < {'9' * 400}/1", 8, "too large"),
+        ("width < 1/", 9, "means nothing here"),
+        ("width < 1/2/3", 11, "means nothing here"),
+        ("taken_at < 2024/05", 11, "write 2024, 2024-05"),
         ("width > 1 height > 2", 10, "Expected AND, OR or the end"),
         ("width > 1 AND", 13, "Expected a condition"),
         ("AND width > 1", 0, "Expected a condition"),
@@ -316,3 +321,8 @@ def test_what_is_no_date_is_refused(value):
 def test_a_date_that_leaves_the_calendar_by_its_offset_is_refused():
     with pytest.raises(UsageError, match="is no date"):
         date_span("0001-01-01T00:00:00+01:00", utc=True)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1/60", 1 / 60), ("+3/2", 1.5), ("-1/4", -0.25)])
+def test_exposures_may_be_written_as_fractions(text, value):
+    assert parse(f"exposure_s < {text}") == Compare("exposure_s", "<", value)

@@ -420,3 +420,25 @@ def test_wildcards_in_a_cameras_name_are_letters(searcher: Searcher) -> None:
 def test_scores_are_finite_numbers(searcher: Searcher) -> None:
     hits = searcher.search(Query(terms=(PromptTerm("1"),), text="dog")).hits
     assert all(np.isfinite(hit.score) for hit in hits)
+
+
+@pytest.mark.parametrize("kind", ["lance", "faiss"])
+def test_a_value_in_another_case_than_asked_for_is_named(
+    kind: str, tmp_path: Path, embedder: FakeEmbedder, searcher: Searcher
+) -> None:
+    store = open_store(kind, str(tmp_path / "store"))
+    rows = [record("a", camera_make="NIKON", format="JPEG", rating=5)]
+    store.apply(Batch(upserts=tuple(map(StoredPicture, rows))))
+    own = Searcher(store, searcher._ledger, searcher._decoder, embedder)
+
+    def notes(where: str) -> str:
+        answer = own.search(Query(condition=conditions_of(where=where)))
+        assert not answer.hits
+        return " ".join(answer.notes)
+
+    told = "No picture has the camera_make 'nikon', but 'NIKON' is there"
+    assert told in notes("camera_make = 'nikon' AND rating = 5")
+    assert "'JPEG' is there" in notes("format IN ('png', 'jpg')")
+    assert notes("camera_make = 'NIK_N'") == ""
+    assert notes("camera_make = 'NIKON' AND rating = 1") == ""
+    store.close()

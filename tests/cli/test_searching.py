@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import sys
 
 import pytest
@@ -553,3 +554,16 @@ class TestHints:
         assert ran.code == 1
         assert "There is no folder /photos/mispelt" in ran.words
         assert "lies in no folder that is watched" in imagedb("search", "x", "--in", str(tmp_path)).words
+
+
+@pytest.mark.parametrize("words", ["iso >= 800", "rating=5", "Camera_Make = 'NIKON'"])
+def test_words_that_look_like_a_condition_are_told_from_one(daemon, imagedb, words):
+    _answering(daemon, [a_hit("/photos/a.jpg")])
+    said = " ".join(imagedb("search", words).words.split())
+    assert f"--where {shlex.quote(words)}` looks for pictures that meet it" in said
+
+
+@pytest.mark.parametrize("words", ["iso", "name! of the rose", "a red car = joy"])
+def test_words_that_are_none_are_words(daemon, imagedb, words):
+    _answering(daemon, [a_hit("/photos/a.jpg")])
+    assert imagedb("search", words).words == ""

@@ -280,12 +280,13 @@ def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
     if width * height > limits.max_pixels:
         raise PictureError(
             f"It has {width} × {height} pixels ({width * height / 1e6:,.0f} million); "
-            f"at most {limits.max_pixels / 1e6:,.0f} million are decoded."
+            f"at most {limits.max_pixels / 1e6:,.0f} million are decoded (setting max_pixels)."
         )
 
 
 def _out_of_memory(limits: Limits) -> str:
-    return f"Decoding it takes more than the {limits.memory_bytes / 1e6:,.0f} MB that a decoder may use."
+    megabytes = f"{limits.memory_bytes / 1e6:,.0f} MB"
+    return f"Decoding it takes more than the {megabytes} that a decoder may use (setting decode_memory)."
 
 
 def _damage(error: Exception) -> str:

@@ -25,7 +25,8 @@
     ├── EmbedderError              exit 70   the model's process died
     ├── StoreError                 exit 70   the store refused or failed
     │   └── StoreUnreadableError   exit 78   the store needs ``imagedbd repair``
-    ├── ServiceError               exit 70   systemd is not there, or could not do it
+    ├── ServiceError               exit 70   systemd could not do it
+    │   └── NoSystemdError                   this machine is not run by it
     └── ProtocolError              exit 70   daemon and client do not understand each other
 
 Each carries a title (what happened, a few words) and a message (why, and what helps). The exit codes
@@ -184,6 +185,10 @@ MENDING: Final = "Run `imagedbd repair` to mend the store."
 
 class ServiceError(ImagedbError):
     title = "The service failed"
+
+
+class NoSystemdError(ServiceError):
+    title = "There is no systemd here"
 
 
 class ProtocolError(ImagedbError):

@@ -248,7 +248,10 @@ class Rules:
         if not stat_module.S_ISREG(stat.st_mode):
             return _no("is not a regular file")
         if self.max_file_size is not None and stat.st_size > self.max_file_size:
-            return _no("is too large", f"{stat.st_size} bytes, the limit is {self.max_file_size}")
+            return _no(
+                "is too large",
+                f"{stat.st_size} bytes, the limit is {self.max_file_size} (setting max_file_size)",
+            )
         return _YES
 
     def ignore_faults(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from imagedbd.devices import has_gpu
-from imagedbd.errors import ServiceError
+from imagedbd.errors import NoSystemdError, ServiceError
 from imagedbd.processes import has_systemd, python
 
 if TYPE_CHECKING:
@@ -181,9 +181,10 @@ class UserManager:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = {**environment, "XDG_RUNTIME_DIR": runtime_folder(environment)}
         if shutil.which("systemctl") is None or not has_systemd():
-            raise ServiceError(
-                "This machine is not run by systemd. Have whatever starts your session start this (cron does "
-                f"it at boot, on a line that begins with @reboot): {' '.join(daemon_command())}"
+            raise NoSystemdError(
+                "This machine is not run by systemd.",
+                "Have whatever starts your session start this (cron does "
+                f"it at boot, on a line that begins with @reboot): {' '.join(daemon_command())}",
             )
         asked = self._run("show", "--property=Version")
         if asked.returncode != 0:

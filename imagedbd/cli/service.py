@@ -7,14 +7,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from imagedbd.cli import flags, models, output, tables
 from imagedbd.cli.entry import examples
 from imagedbd.cli.target import Target, target_of
-from imagedbd.errors import DaemonNotRunningError, ImagedbError, LockHeldError, ServiceError
+from imagedbd.errors import DaemonNotRunningError, ImagedbError, LockHeldError, NoSystemdError, ServiceError
 
 if TYPE_CHECKING:
     from imagedbd.service import State, UserManager
@@ -83,7 +83,7 @@ def uninstall() -> None:
     """
     from imagedbd import service
 
-    manager = _manager()
+    manager = _manager("So nothing is installed that could be taken away.")
     if manager.state().installed:
         manager.ask("disable", "--now", service.SOCKET, service.SERVICE)
     folder = service.units_folder(os.environ)
@@ -110,7 +110,7 @@ def stop() -> None:
     """
     from imagedbd import service
 
-    manager = _manager()
+    manager = _manager(_TO_STOP)
     manager.installed_state()
     with output.busy("Stopping…"):
         manager.ask("stop", service.SOCKET, service.SERVICE)
@@ -122,7 +122,7 @@ def restart() -> None:
     """Stop the daemon and start it again: some settings count from then on."""
     from imagedbd import service
 
-    manager = _manager()
+    manager = _manager(f"{_TO_STOP} Then start it as before.")
     manager.installed_state()
     with output.busy("Stopping…"):
         manager.ask("stop", service.SERVICE)
@@ -136,7 +136,7 @@ def status(as_json: flags.JsonFlag = False) -> None:
 
     The exit code is 0 if it runs, 69 if it does not, and 70 where there is no systemd.
     """
-    state = _manager().installed_state()
+    state = _manager("So there is no service: `imagedb status` tells of the daemon.").installed_state()
     if as_json:
         output.write_json({**asdict(state), "runs": state.runs})
     else:
@@ -167,10 +167,22 @@ def logs(
     os.execvp(command[0], command)  # noqa: S606 - its pager and its Ctrl-C are the user's
 
 
-def _manager() -> UserManager:
+_TO_STOP: Final = (
+    "So there is no service to be stopped: a daemon that was started by hand ends with Ctrl-C in its "
+    'terminal, any with: kill "$(imagedb status --json | jq .pid)"'
+)
+
+
+def _manager(elsewhere: str = "") -> UserManager:
+    """:param elsewhere: what helps without systemd, if not to start the daemon by other means."""
     from imagedbd.service import UserManager
 
-    return UserManager(os.environ)
+    try:
+        return UserManager(os.environ)
+    except NoSystemdError as error:
+        if not elsewhere:
+            raise
+        raise NoSystemdError(error.reason, elsewhere) from error
 
 
 def _make_way(manager: UserManager, target: Target) -> None:

@@ -105,3 +105,24 @@ def test_without_systemd_the_user_is_told_what_to_run_instead() -> None:
     done = subprocess.run([program("imagedb"), "service", "install"], capture_output=True, check=False)
     assert done.returncode == 70
     assert b"imagedbd run" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("stop", "ends with Ctrl-C"),
+        ("restart", "Then start it as before"),
+        ("status", "`imagedb status` tells of the daemon"),
+        ("uninstall", "nothing is installed"),
+        ("start", "Have whatever starts your session start this"),
+    ],
+)
+def test_without_systemd_each_command_says_what_helps_in_its_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, words: str
+) -> None:
+    monkeypatch.setattr("imagedbd.service.has_systemd", lambda: False)
+    assert main(["service", command]) == 70
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("imagedb: There is no systemd here: This machine is not run by systemd.")
+    assert words in said
+    assert (command == "start") == ("@reboot" in said)

@@ -445,7 +445,10 @@ def _status_of(error: errors.ImagedbError) -> int:
 def _invalid_response(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type alone
     found = error.errors()
-    told = [f"{'.'.join(map(str, e['loc'][1:]))[:200]}: {e['msg'][:500]}" for e in found[:MAX_FAULTS]]
+    told = [
+        f"{'.'.join(map(str, e['loc'][1:]))[:200]}: {e['msg'].removeprefix('Value error, ')[:500]}"
+        for e in found[:MAX_FAULTS]
+    ]
     more = [f"and {len(found) - MAX_FAULTS} more"] if len(found) > MAX_FAULTS else []
     faults = "; ".join([*told, *more])
     return AsciiJSON(error_body(errors.UsageError(f"The request does not fit: {faults}.")), 422)

@@ -141,7 +141,12 @@ def read_backup(folder: str) -> Backup:
         backup = Backup(
             folder, told["created"], told["version"], told["store"], told["model"], told["pictures"], files
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError as error:
+        lacks = f"there is no {LIST} in it" if os.path.isdir(folder) else "there is no such folder"
+        raise UsageError(f"{folder} is no backup: {lacks}.") from error
+    except OSError as error:
+        raise UsageError(f"{folder} is no backup: {path}: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder} is no backup: {error}.") from error
     if any(os.path.isabs(name) or ".." in name.split("/") for name in files):
         raise UsageError(f"{folder} is no backup: it names files elsewhere.")

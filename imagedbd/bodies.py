@@ -10,10 +10,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from imagedbd.bounds import MAX_WEIGHT
+from imagedbd.bounds import MAX_LIMIT, MAX_TEXT, MAX_WEIGHT
 
-MAX_TEXT: Final = 10_000
-"""Characters of a text or path in a request."""
 MAX_PATHS: Final = 100_000
 """Paths in a request that names files to try again."""
 
@@ -107,7 +105,7 @@ class SearchBody(_Body):
     before: AnyText | None = Field(default=None, description="taken before this date")
     camera: AnyText | None = Field(default=None, description="part of the camera's make or model")
     near: Place | None = None
-    limit: Whole = Field(default=10, ge=1, le=10_000)
+    limit: Whole = Field(default=10, ge=1, le=MAX_LIMIT)
     offset: Whole = Field(default=0, ge=0, le=100_000, description="how many of the first hits to leave out")
     min_score: float | None = Field(default=None, ge=-1, le=1)
     sort: Literal["score", "date"] = "score"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from imagedbd.datatypes import Compare
 from imagedbd.errors import NothingMatchedError
 from imagedbd.explaining import speaking_sidecars
 from imagedbd.successor import pages
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     from imagedbd.ledger import Ledger
 
 EXPORTED_AT_ONCE: Final = 1_000
+NAMESAKES: Final = 3
+"""Pictures of the same name in other folders that are named where one is not found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,11 @@ class Catalogue:
                     "offline": self.health.is_offline(path),
                     "sidecars": [] if mark is None or self.health.silence(path) else speaking_sidecars(path),
                 }
-        raise NothingMatchedError(f"{path} is not in the index. `imagedb why` says the reason.")
+            namesakes = Compare("name", "=", os.path.basename(path))
+            elsewhere = [record.path for record in islice(engine.store.scan(namesakes, own=True), NAMESAKES)]
+        told = f" What is of that name: {', '.join(elsewhere)}." if elsewhere else ""
+        reason = f"`imagedb why {shlex.quote(path)}` says the reason."
+        raise NothingMatchedError(f"{path} is not in the index.{told} {reason}")
 
 
 def _base64(vector: Vector) -> str:

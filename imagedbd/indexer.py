@@ -69,6 +69,8 @@ BATCHES_IN_FLIGHT: Final = 2
 """One that the model works on, and one that lies ready when it is done."""
 TAKEN: Final = 256
 """Changes that are looked at together: most of a rescan, and all of a deletion, need no more than a look."""
+ASKED_TOGETHER: Final = 64
+"""Files for which it is asked together whether the place is there where they lie, while others are read."""
 COMMIT_ROWS: Final = 64
 COMMIT_AFTER_S: Final = 0.5
 """A finished picture is searchable after this time even if the batch has not filled up."""
@@ -469,7 +471,7 @@ class Indexer:
         gone, for its signature is no more that of the file.
         """
         line = self._line
-        if not line.found:
+        if not line.found or (line.jobs and len(line.found) < ASKED_TOGETHER):
             return
         offline = self._offline_places([job.change.path for job in line.found])
         for place in offline:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from imagedbd.bounds import MAX_WEIGHT
+from imagedbd.bounds import MAX_LIMIT, MAX_WEIGHT
 from imagedbd.datatypes import (
     Compare,
     Hit,
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 _Prompts: TypeAlias = "Mapping[str, Callable[[], Vector]]"
 """What waits for the vector of each prompt."""
 
-MAX_LIMIT: Final = 10_000
 MAX_OFFSET: Final = 100_000
 MAX_WORDS: Final = 64
 MAX_CAMERA: Final = 100

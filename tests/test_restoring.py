@@ -122,3 +122,10 @@ def test_the_settings_of_a_backup_stay_where_they_are(settings: Settings, backup
     assert "with 3 pictures" in restore(backup, settings)[0]
     assert "config.toml" not in names(settings)
     assert os.path.exists(running_mark(settings))
+
+
+def test_what_is_no_backup_is_told_in_words(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nope is no backup: there is no such folder\.$"):
+        read_backup(str(tmp_path / "nope"))
+    with pytest.raises(UsageError, match=r"is no backup: there is no \S+ in it\.$"):
+        read_backup(str(tmp_path))

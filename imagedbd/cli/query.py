@@ -8,7 +8,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from imagedbd.bounds import MAX_WEIGHT
+from imagedbd.bounds import MAX_TEXT, MAX_WEIGHT
 from imagedbd.cli import notation, output
 from imagedbd.datatypes import RECORD_FIELDS
 from imagedbd.errors import QueryPictureError, UsageError
@@ -49,7 +49,7 @@ def terms_of(
 
 def bare_terms(query: str | None) -> tuple[Term, ...]:
     """The terms of the bare query; see :mod:`imagedbd.cli.notation`."""
-    return () if query is None else notation.parse(query, _names_picture)
+    return () if query is None else notation.parse(_bounded("QUERY", query), _names_picture)
 
 
 def words_of(query: Sequence[Term], text: str | None) -> str | None:
@@ -59,7 +59,7 @@ def words_of(query: Sequence[Term], text: str | None) -> str | None:
     the metadata lacks says nothing.
     """
     if text is not None:
-        return text
+        return _bounded("--text", text)
     words = " ".join(term.text for term in query if term.weight > 0 and not term.is_picture)
     return words if query_words(words) else None
 
@@ -154,7 +154,13 @@ def _names_folder(text: str) -> bool:
 def _filled(place: str, prompt: str) -> str:
     if not prompt.strip():
         raise UsageError(f"{place} is empty.")
-    return prompt
+    return _bounded(place, prompt)
+
+
+def _bounded(place: str, text: str) -> str:
+    if len(text) > MAX_TEXT:
+        raise UsageError(f"{place} has {len(text):,} characters, and may have {MAX_TEXT:,} at most.")
+    return text
 
 
 def _picture(image: str) -> dict[str, Any]:

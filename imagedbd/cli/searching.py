@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imagedbd.bounds import MAX_LIMIT
 from imagedbd.cli import completion, flags, output, query, showing, tables
 from imagedbd.cli.emptiness import why_nothing
 from imagedbd.cli.entry import ExplainedUsageError, examples
@@ -166,18 +167,22 @@ def search(  # noqa: PLR0917 - typer gives them by name; each is an option
     answer = target.client.search(
         terms,
         text=words,
-        limit=limit,
+        # One more tells whether there are any more; what has terms ranks all pictures.
+        limit=limit if terms else min(limit + 1, MAX_LIMIT),
         offset=offset or None,
         min_score=min_score,
         sort=sort,
         weights=balance,
         **narrowing,
     )
+    found = len(answer["hits"])
+    answer["hits"] = answer["hits"][:limit]
     _answer(context, answer, wanted, offset=offset)
-    if not terms and len(answer["hits"]) == limit:
+    if found > limit or (not terms and found == limit == MAX_LIMIT):
         which = f"the first {limit}" if not offset else f"{offset + 1} to {offset + limit}"
+        more = "are" if found > limit else "may be"
         output.note(
-            f"These are {which}; there may be more: -n sets how many, at most, and "
+            f"These are {which}; there {more} more: -n sets how many, at most, and "
             f"--offset {offset + limit} goes on from here."
         )
 
@@ -221,7 +226,7 @@ def similar(  # noqa: PLR0917 - as above
     target = target_of(context)
     answer = target.client.search(
         [{"path": file}],
-        limit=min(offset + limit + 1, 10_000),
+        limit=min(offset + limit + 1, MAX_LIMIT),
         min_score=min_score,
         **query.conditions(where=where, folders=folders or ()),
     )

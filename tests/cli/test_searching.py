@@ -271,7 +271,7 @@ class TestQuery:
         )
         assert body == {
             "terms": [], "where": "iso > 3", "under": [str(tmp_path)], "after": "2024", "before": "2025-02",
-            "camera": "nikon", "limit": 10, "sort": "score",
+            "camera": "nikon", "limit": 11, "sort": "score",
         }  # fmt: skip
 
     @pytest.mark.parametrize(
@@ -493,12 +493,24 @@ class TestOthers:
 
 class TestPaging:
     def test_the_next_page_is_asked_for_and_named(self, daemon, imagedb):
-        hits = [a_hit(f"/photos/{rank}.jpg", rank) for rank in range(11, 21)]
-        daemon.answers["/search"] = {"hits": hits, "notes": [], "took_ms": 1}
-        ran = imagedb("search", "--camera", "nikon", "--offset", "10")
-        assert daemon.bodies("/search")[0]["offset"] == 10
-        assert "These are 11 to 20; there may be more" in ran.words
+        _answering(daemon, [a_hit(f"/photos/{rank}.jpg", rank) for rank in range(11, 22)])
+        ran = imagedb("search", "--camera", "nikon", "--offset", "10", "--paths")
+        body = daemon.bodies("/search")[0]
+        assert (body["offset"], body["limit"]) == (10, 11)
+        assert ran.text.splitlines() == [f"/photos/{rank}.jpg" for rank in range(11, 21)]
+        assert "These are 11 to 20; there are more" in ran.words
         assert "--offset 20 goes on from here" in ran.words
+
+    def test_a_last_page_that_is_full_is_the_last(self, daemon, imagedb):
+        _answering(daemon, [a_hit(f"/photos/{rank}.jpg", rank) for rank in range(1, 3)])
+        ran = imagedb("search", "--camera", "nikon", "-n", "2")
+        assert (ran.text.count("/photos/"), ran.words) == (2, "")
+
+    @pytest.mark.parametrize("place", ["QUERY", "--text", "--prompt", "--not"])
+    def test_a_text_that_is_too_long_is_told_with_its_length(self, daemon, imagedb, place):
+        ran = imagedb("search", *([] if place == "QUERY" else [place]), "x" * 100_000)
+        assert ran.code == 2
+        assert f"{place} has 100,000 characters, and may have 10,000 at most." in ran.words
 
     def test_a_page_behind_the_last_is_nothing(self, daemon, imagedb):
         daemon.answers["/search"] = {"hits": [], "notes": [], "took_ms": 1}

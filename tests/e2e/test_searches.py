@@ -186,6 +186,14 @@ def test_every_output_form_names_the_same_pictures(gallery: Machine) -> None:
     assert b"a.jpg" in gallery.run(*query).stdout
 
 
+def test_show_of_a_name_that_is_indexed_elsewhere_says_where(gallery: Machine) -> None:
+    done = gallery.run("show", "/elsewhere/a.jpg")
+    assert done.returncode == 1
+    said = " ".join(done.stderr.decode().split())
+    assert str(gallery.photos / "rome" / "a.jpg") in said
+    assert "`imagedb why /elsewhere/a.jpg` says the reason" in said
+
+
 def test_show_prints_the_whole_record(gallery: Machine) -> None:
     record = gallery.json("show", str(gallery.photos / "rome" / "a.jpg"))
     assert record["camera_make"] == "NIKON"

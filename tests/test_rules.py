@@ -6,13 +6,14 @@ import os
 import random
 import shutil
 import subprocess
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imagedbd.rules import IGNORE_FILE, Rules, is_within
+from imagedbd.rules import IGNORE_FILE, Rules, is_within, pattern_in_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -321,3 +322,11 @@ def test_a_path_lies_within_a_folder_only_past_a_slash():
     assert is_within("/a", "/")
     assert not is_within("/ab", "/a")
     assert not is_within("/", "/a")
+
+
+@pytest.mark.parametrize("name", ["stick", "a [1] * ? \\ '\"", "deep/er", "caf\udce9", "\x1b"])
+def test_the_pattern_that_is_offered_for_a_folder_ignores_that_folder_alone(root, name):
+    (ignore,) = tomllib.loads(f"ignore = {pattern_in_toml(f'{root}/{name}', str(root))}").values()
+    rules = Rules([str(root)], ignore_globs=ignore)
+    names = [f"{name}/a.jpg", f"{name}s/a.jpg", f"in/{name}/a.jpg", "a.jpg"]
+    assert accepted(rules, root, *names) == names[1:]

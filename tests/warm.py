@@ -13,6 +13,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import importlib.util
 import os
 import pickle
 import select
@@ -26,6 +27,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import IO, TYPE_CHECKING
 
 from imagedbd.processes import die_with_parent
@@ -246,6 +248,7 @@ def _become(
     os.chdir(folder)
     os.umask(umask)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    _lay_killpoint()
     sys.argv = [os.fsdecode(word) for word in command]
     if sys.argv[0] == sys.executable:
         _, _, script, *arguments = sys.argv
@@ -253,6 +256,21 @@ def _become(
         return lambda: exec(script, {"__name__": "__main__"})  # noqa: S102 - of our own
     program: Callable[[], int] = getattr(start, os.path.basename(sys.argv[0]))
     return program
+
+
+def _beside(name: str) -> ModuleType:
+    """A module by its file: the folder that it lies in is not on our programs' path."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _lay_killpoint() -> None:
+    if place := os.environ.get("IMAGEDBD_TEST_KILL"):
+        _beside("killpoint").lay(importlib.import_module(place.partition(":")[0]))
 
 
 def _end_threads() -> None:
@@ -281,6 +299,8 @@ def _main() -> int | None:
     descriptor, *modules = sys.argv[1:]
     # A Ctrl-C is for the tests, which end this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Some modules keep the function, so it has to be there before them.
+    _beside("clock").wind()
     with lean_lancedb():
         for module in modules:
             importlib.import_module(module)

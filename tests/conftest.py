@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,27 @@ def pytest_collectstart() -> None:
 def _warm_processes() -> Iterator[None]:
     yield
     warm.close()
+
+
+_MEMORY = "/dev/shm"  # noqa: S108 - a private folder in it
+_ROOM = 2 << 30
+"""Bytes that must be free there: containers may have next to nothing."""
+
+
+def _is_in_memory(request: pytest.FixtureRequest) -> bool:
+    if "IMAGEDBD_TEST_ON_DISK" in os.environ or request.node.get_closest_marker("in_memory") is None:
+        return False
+    return os.path.ismount(_MEMORY) and shutil.disk_usage(_MEMORY).free >= _ROOM
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """pytest's own, or for tests that are marked so, one where a flush to the disk takes no time."""
+    if not _is_in_memory(request):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="imagedbd-", dir=_MEMORY) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

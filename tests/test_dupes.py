@@ -25,6 +25,8 @@ from imagedbd.stores import open_store
 if TYPE_CHECKING:
     from imagedbd.datatypes import Condition, Vector
 
+pytestmark = pytest.mark.in_memory
+
 PREPROCESS = Preprocess(64, 64, resize_mode="squash")
 
 

@@ -17,6 +17,8 @@ from imagedbd.stores import faiss as faiss_store
 from imagedbd.stores.faiss import FaissStore
 from imagedbd.stores.faiss_salvage import salvage_faiss
 
+pytestmark = pytest.mark.in_memory
+
 LIBRARY = make_library(600, dimension=16)
 
 

@@ -22,6 +22,8 @@ from imagedbd.generations import (
     read_generations,
 )
 
+pytestmark = pytest.mark.in_memory
+
 OLD = Generation("lance", "lance", "A")
 NEW = Generation("lance", "lance-2", "B")
 OTHER = Generation("faiss", "faiss", "B")

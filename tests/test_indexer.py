@@ -38,6 +38,8 @@ from imagedbd.rules import Rules, is_within
 from imagedbd.stores import open_store
 from imagedbd.unread import UnreadFiles
 
+pytestmark = pytest.mark.in_memory
+
 STUB = Path(__file__).with_name("stub")
 
 

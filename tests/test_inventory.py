@@ -12,6 +12,8 @@ from imagedbd.errors import StoreUnreadableError
 from imagedbd.stores import inventory as inventory_module
 from imagedbd.stores.inventory import FILE_NAME, Inventory, Work
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.fixture
 def folder(tmp_path):

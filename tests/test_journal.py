@@ -16,6 +16,8 @@ from imagedbd.stores.journal import (
     verify_journal,
 )
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.fixture
 def path(tmp_path):

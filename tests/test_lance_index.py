@@ -14,6 +14,8 @@ from store_rows import MODEL, record
 from imagedbd.datatypes import Batch, Compare, StoredPicture
 from imagedbd.stores import lance, open_store
 
+pytestmark = pytest.mark.in_memory
+
 
 def clustered(rows, dimension, seed=0):
     """Unit vectors in clusters of about two hundred, as pictures of the same things are."""

@@ -22,6 +22,8 @@ from imagedbd.ledger import SCHEMA_VERSION, KeptVector, Ledger, PlaceIdentity
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.in_memory
+
 SIGNATURE = Signature(device=1, inode=2, size=3, mtime_ns=4, ctime_ns=5)
 OTHER_SIGNATURE = Signature(device=1, inode=2, size=3, mtime_ns=4, ctime_ns=6)
 

@@ -36,6 +36,8 @@ from imagedbd.repair import repair
 from imagedbd.stores import open_store
 from imagedbd.stores.salvage import put_in_place
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:

@@ -19,6 +19,8 @@ from imagedbd.repair import repair
 from imagedbd.restoring import restore
 from imagedbd.stores import open_store
 
+pytestmark = pytest.mark.in_memory
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:

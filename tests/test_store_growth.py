@@ -12,6 +12,8 @@ from store_rows import MODEL, picture, vector
 from imagedbd.datatypes import Batch
 from imagedbd.stores import KINDS, open_store
 
+pytestmark = pytest.mark.in_memory
+
 QUERIES = 200
 
 

@@ -26,6 +26,8 @@ from imagedbd.metadata import searchable_text
 from imagedbd.stores import KINDS, lance_service, open_store
 from imagedbd.stores.manifest import read_manifest, write_manifest
 
+pytestmark = pytest.mark.in_memory
+
 REMOTE = "lance-s3"
 """The store on LanceDB in an S3 bucket."""
 

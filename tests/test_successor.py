@@ -31,6 +31,8 @@ from imagedbd.reembedder import Reembedder
 from imagedbd.stores import open_store
 from imagedbd.successor import Successor
 
+pytestmark = pytest.mark.in_memory
+
 OTHER = replace(INFO, spec="other", weights_hash="1" * 64, preprocess=Preprocess(24, 24))
 
 

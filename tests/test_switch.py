@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     from imagedbd.embedder import EmbedderProcess
 
+pytestmark = pytest.mark.in_memory
+
 OTHER = replace(INFO, spec="local-dir:/other", weights_hash="1" * 64, preprocess=Preprocess(24, 24))
 KNOWN = {INFO.spec: INFO, OTHER.spec: OTHER}
 

@@ -16,6 +16,8 @@ from imagedbd.errors import StoreError, StoreUnreadableError
 from imagedbd.stores import KINDS, open_store
 from imagedbd.stores.salvage import save_rows
 
+pytestmark = pytest.mark.in_memory
+
 ROWS = 40
 MOST = 36
 SOME = 12

@@ -14,6 +14,8 @@ from imagedbd.stores import lance, open_store
 from imagedbd.stores.inventory import Inventory, Work
 from imagedbd.stores.lance_folder import LanceFolder
 
+pytestmark = pytest.mark.in_memory
+
 STEPS = [
     (LanceFolder, "begin"),
     (LanceFolder, "acknowledge"),

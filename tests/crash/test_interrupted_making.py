@@ -11,6 +11,8 @@ import pytest
 
 from imagedbd.stores import KINDS
 
+pytestmark = pytest.mark.in_memory
+
 KILLED_AT_EACH_STEP = """
 import importlib, itertools, os, signal, sys
 from imagedbd.stores import open_store

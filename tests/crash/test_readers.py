@@ -12,6 +12,8 @@ from store_rows import MODEL, picture, record, vector
 from imagedbd.datatypes import Batch, Like
 from imagedbd.stores import KINDS, open_store
 
+pytestmark = pytest.mark.in_memory
+
 GROUP = 8
 """The rows that each batch marks alike."""
 

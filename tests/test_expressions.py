@@ -211,10 +211,10 @@ def test_parentheses_and_nots_alone_do_not_nest():
     ids=range(15),
 )
 def test_hostile_text_is_refused_quickly(text):
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(ExpressionError):
         parse(text)
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2
 
 
 def test_wide_expressions_are_taken_up_to_the_length():

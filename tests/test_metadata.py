@@ -304,11 +304,11 @@ def test_directories_that_point_at_each_other_end() -> None:
 def test_thousands_of_endless_tags_are_soon_given_up() -> None:
     entries = [(0x010F, 2, 4, b"Abc\0")]
     entries += [(0xC000 + i % 999, 4, 999, b"\x08\0\0\0") for i in range(60_000)]
-    started = time.perf_counter()
+    started = time.thread_time()
     assert read_exif(directory(entries)).surely.camera_make == "Abc"
     entries[1:] = [(0xC000 + i % 999, 2, 1 << 30, b"\x08\0\0\0") for i in range(60_000)]
     assert read_exif(directory(entries) + bytes(50_000_000)).surely.camera_make == "Abc"
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_damaged_exif_never_raises() -> None:
@@ -429,9 +429,9 @@ LAUGHS = b"".join(b'<!ENTITY l%d "%s">' % (i + 1, b"&l%d;" % i * 10) for i in ra
     ],
 )
 def test_bad_xmp_is_no_xmp(data: bytes | str | None) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     assert read_xmp(data) == Metadata()
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_numbers_in_xmp_that_are_none() -> None:

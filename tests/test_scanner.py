@@ -871,7 +871,12 @@ class TestUnheardFolders:
 
         monkeypatch.setattr(os, "scandir", scandir)
         self.run_thread(world)
-        assert world.scanner.roots_status()[0].state is RootState.DEGRADED
+        # It may be in the middle of one of its scans.
+        deadline = time.monotonic() + FOREVER
+        while (state := world.scanner.roots_status()[0].state) is RootState.SCANNING:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        assert state is RootState.DEGRADED
         closed.clear()
         assert [change.path for change in world.queue.take(9, timeout=FOREVER)] == [path]
         assert world.scanner.wait_scanned(world.scanner.request(), FOREVER)

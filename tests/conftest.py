@@ -15,6 +15,9 @@ from s3 import S3, s3_service
 
 from imagedbd.stores.lean_import import lean_lancedb
 
+# Tests' own torch spares the cores that others want, as an embedder's does: see imagedbd.embedder.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 
 def make_checkpoint(
     folder: Path, *, size: int = 64, patch: int = 16, width: int = 64, layers: int = 2

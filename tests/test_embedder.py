@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import warm
 from conftest import make_checkpoint
 from pictures import encoded, picture
 from PIL import Image, ImageOps
@@ -64,8 +66,11 @@ def reference(model_folder: Path) -> Reference:
 
 @pytest.fixture(scope="module", params=["fp32", "bf16"])
 def embedder(request: pytest.FixtureRequest, model_folder: Path) -> Iterator[EmbedderProcess]:
-    embedder = EmbedderProcess(f"local-dir:{model_folder}", device="cpu", dtype=request.param)
-    embedder.load().result(120)
+    with pytest.MonkeyPatch.context() as patched:
+        warmed = SimpleNamespace(**vars(subprocess) | {"Popen": warm.start_model})
+        patched.setattr("imagedbd.embedder.subprocess", warmed)
+        embedder = EmbedderProcess(f"local-dir:{model_folder}", device="cpu", dtype=request.param)
+        embedder.load().result(120)
     yield embedder
     embedder.close()
 

@@ -53,6 +53,8 @@ _DAEMON = [
     "imagedbd.stores.lance_folder",
 ]
 """What its stores load when they are opened is loaded beforehand as well."""
+_MODEL = ["imagedbd.embedder_worker", "imagedbd.openclip"]
+_SERVE = "import sys; from imagedbd import embedder_worker; sys.exit(embedder_worker.main(sys.argv[1:]))"
 
 
 class Warmed:
@@ -70,7 +72,8 @@ class Warmed:
                 [sys.executable, "-P", __file__, str(theirs.fileno()), *preload],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                # As the programs' own processes are started; a library reads it when it is loaded.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"},
             )
 
     def start(
@@ -195,9 +198,27 @@ def daemons() -> Warmed:
     return Warmed(_DAEMON)
 
 
+@functools.cache
+def models() -> Warmed:
+    """For the process that holds a model."""
+    return Warmed(_MODEL)
+
+
+def start_model(
+    command: Sequence[str], *, pass_fds: Sequence[int], stdin: int, env: Mapping[str, str]
+) -> WarmProcess:
+    """In the place of ``subprocess.Popen``, where an embedder starts that process."""
+    (descriptor,) = pass_fds
+    _, spec, device, dtype = command[-4:]
+    # What it answers through takes the place of what it would read, which is nothing.
+    return models().start(
+        [sys.executable, "-c", _SERVE, "serve", "0", spec, device, dtype], env, (descriptor, 1, 2)
+    )
+
+
 def close() -> None:
     """End what has been started here."""
-    for warmed in (commands, daemons):
+    for warmed in (commands, daemons, models):
         if warmed.cache_info().currsize:
             warmed().close()
             warmed.cache_clear()

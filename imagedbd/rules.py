@@ -128,7 +128,7 @@ class FolderRules:
 
         :param stat: what ``lstat`` says of it, to judge its kind and size as well.
         """
-        if not self.verdict.ok:
+        if not self.verdict.may_be_ok:
             return self.verdict
         if name.startswith("."):
             return _no("is hidden", name)
@@ -142,7 +142,7 @@ class FolderRules:
         return self._decide(os.path.join(self.path, name), is_dir=False)
 
     def _folder_verdict(self, name: str, path: str) -> Verdict:
-        if not self.verdict.ok:
+        if not self.verdict.may_be_ok:
             return self.verdict
         if name.startswith("."):
             return _no("lies in a hidden folder", path)
@@ -151,6 +151,8 @@ class FolderRules:
         return self._decide(path, is_dir=True)
 
     def _decide(self, path: str, *, is_dir: bool) -> Verdict:
+        if self.verdict.unsure:
+            return self.verdict
         for patterns in self._patterns:
             verdict = patterns.decide(path, is_dir=is_dir)
             if verdict is not None:

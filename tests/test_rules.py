@@ -208,6 +208,17 @@ class TestIgnoreFiles:
             assert rules.verdict(f"{root}/a.jpg").ok
         assert rules.verdict(f"{root}/trip/day/a.jpg").ok
 
+    def test_that_cannot_be_read_let_nothing_in_that_no_ignore_file_could(self, root, unreadable):
+        for name in (".git", "own", "trip"):
+            (root / name).mkdir()
+        (root / IGNORE_FILE).write_text("*.png\n")
+        rules = Rules([str(root)], [str(root / "own")])
+        with unreadable:
+            folders = {name: rules.verdict(f"{root}/{name}", is_dir=True) for name in (".git", "own", "trip")}
+            files = {name: rules.verdict(f"{root}/{name}") for name in (".a.jpg", "a.txt", "a.jpg", "trip/a.jpg")}
+        assert [name for name, verdict in folders.items() if verdict.unsure] == ["trip"]
+        assert [name for name, verdict in files.items() if verdict.unsure] == ["a.jpg", "trip/a.jpg"]
+
     def test_that_are_no_regular_files_are_not_opened(self, root, caplog):
         os.mkfifo(root / IGNORE_FILE)
         assert accepted(Rules([str(root)]), root, "a.jpg") == ["a.jpg"]

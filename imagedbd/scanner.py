@@ -332,12 +332,13 @@ class Scanner:
         return [f"{told} What is known of them stays, and they are tried again in a while."]
 
     def _lacking_ignore_files(self, root: str) -> list[str]:
-        faults = self._rules.ignore_faults().items()
-        return [
-            f"{file} {reason}."
-            for file, reason in faults
-            if self._rules.root_of(file) == root and os.path.lexists(file)
-        ]
+        away = self.offline  # a look there might hang
+        faults = (
+            (file, reason)
+            for file, reason in self._rules.ignore_faults().items()
+            if self._rules.root_of(file) == root and not any(is_within(file, place) for place in away)
+        )
+        return [f"{file} {reason}." for file, reason in faults if os.path.lexists(file)]
 
     def _count_indexed(self, root: str) -> int:
         """Without what belongs to the roots nested in this one."""

@@ -985,6 +985,20 @@ class TestSilentRoots:
         looks = [thread for thread in threading.enumerate() if thread.name.startswith("lookout")]
         assert len(looks) == 1, "whoever asks, one look hangs"
 
+    def test_the_status_waits_for_no_ignore_file_on_a_disk_that_does_not_answer(self, world, hang):
+        mounted = world.root / "mounted"
+        mounted.mkdir()
+        (mounted / IGNORE_FILE).symlink_to("elsewhere")
+        world.scan()
+        assert "is a symbolic link" in self.status(world, str(world.root)).reason
+        hang(str(mounted))
+        assert "has not answered" in str(world.scanner.why_offline(str(mounted)))
+        told = []
+        asking = threading.Thread(target=lambda: told.append(self.status(world, str(world.root))), daemon=True)
+        asking.start()
+        asking.join(FOREVER / 4)
+        assert [status.state for status in told] == [RootState.ONLINE]
+
     def test_a_scan_that_falls_silent_in_the_middle_is_told_and_a_stop_leaves_it(
         self, world, silent, hang, caplog
     ):

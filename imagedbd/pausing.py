@@ -56,6 +56,8 @@ class Pause:
             write_durably(self._file, f"{until}\n")
         except OSError as error:
             self._unwritten = fault(error)
+            with contextlib.suppress(OSError):  # of what it said before, no restart may make a pause again
+                self._remove()
             log.warning("the pause does not outlive a restart: %s", self._unwritten)
         else:
             self._unwritten = None
@@ -68,12 +70,17 @@ class Pause:
         :raises StoreError: it could not be written down, and nothing was changed.
         """
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._file)
+            self._remove()
         except OSError as error:
             raise StoreError(f"{self._file} cannot be removed: {error.strerror}.") from error
         self._until, self._unwritten = -math.inf, None
         self._queue.release()
+
+    def _remove(self) -> None:
+        # A file system that is read-only refuses to remove even what is not there.
+        if os.path.lexists(self._file):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._file)
 
     def check(self) -> None:
         """:raises PausedError: indexing is paused; the message says until when."""

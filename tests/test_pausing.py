@@ -85,6 +85,36 @@ def test_a_disk_that_is_full_keeps_nobody_from_pausing(
     assert Pause(os.fspath(tmp_path), ChangeQueue()).is_on
 
 
+def test_after_a_restart_no_pause_holds_that_was_replaced_by_one_that_could_not_be_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, text: str) -> None:
+        raise OSError(28, "No space left on device", path)
+
+    pause = Pause(os.fspath(tmp_path), ChangeQueue())
+    pause.begin(None)
+    monkeypatch.setattr("imagedbd.pausing.write_durably", refuse)
+    pause.begin(600)
+    assert "A restart ends that" in pause.in_words()
+    assert not Pause(os.fspath(tmp_path), ChangeQueue()).is_on
+
+
+def test_a_pause_on_a_disk_that_takes_no_writing_can_be_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, *_: str) -> None:
+        raise OSError(30, "Read-only file system", path)
+
+    queue = ChangeQueue(settle_s=0)
+    pause = Pause(os.fspath(tmp_path), queue)
+    monkeypatch.setattr("imagedbd.pausing.write_durably", refuse)
+    monkeypatch.setattr("imagedbd.pausing.os.unlink", refuse)
+    pause.begin(None)
+    assert is_held(queue)
+    pause.end()
+    assert not is_held(queue)
+
+
 @pytest.mark.parametrize(
     ("seconds", "form"),
     [(10, "%H:%M:%S"), (3600, "%H:%M"), (3 * 86_400, "%Y-%m-%d %H:%M")],

@@ -221,7 +221,12 @@ class Library:
         return embedder
 
     def _new_engine(self, store: Store, embedder: EmbedderProcess) -> Engine:
+        self._have_stay(embedder, self._settings)  # they may be other ones than when it was opened
         return Engine(store, embedder, Searcher(store, self._ledger, self._decoder, embedder))
+
+    @staticmethod
+    def _have_stay(embedder: EmbedderProcess, settings: Settings) -> None:
+        embedder.keep_for(settings.model_ttl, keep_text=settings.keep_text_tower)
 
     @contextmanager
     def _store_in_use(self) -> Iterator[Store]:
@@ -584,7 +589,7 @@ class Library:
         if changed & PACE:
             self._scanner.set_pace(settings.rescan, settings.rescan_unheard)
         if changed & MODEL_STAY:
-            self._embedder.keep_for(settings.model_ttl, keep_text=settings.keep_text_tower)
+            self._have_stay(self._embedder, settings)
         if "log_level" in changed:
             set_level(settings.log_level)
 

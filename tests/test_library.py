@@ -114,6 +114,19 @@ def test_settings_of_pace_and_restraint_count_at_once(home: Home, caplog: pytest
     assert home.library._brakes.reason() is None
 
 
+def test_a_model_that_was_on_its_way_while_the_settings_changed_goes_by_those_that_hold(home: Home) -> None:
+    library = home.library
+    embedder = library._open_embedder("demo", None)
+    try:
+        home.settings = replace(home.settings, model_ttl=5.0, keep_text_tower=True)
+        library.reload()
+        library._new_engine(library._room.current.store, embedder)
+        for following in (library._embedder, embedder):
+            assert (following._ttl_s, following._keep_text) == (5.0, True)
+    finally:
+        embedder.close()
+
+
 def test_what_counts_from_the_next_start_on_is_logged_when_it_changes_and_no_other_time(
     home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -215,7 +215,8 @@ class TestIgnoreFiles:
         rules = Rules([str(root)], [str(root / "own")])
         with unreadable:
             folders = {name: rules.verdict(f"{root}/{name}", is_dir=True) for name in (".git", "own", "trip")}
-            files = {name: rules.verdict(f"{root}/{name}") for name in (".a.jpg", "a.txt", "a.jpg", "trip/a.jpg")}
+            names = (".a.jpg", "a.txt", "a.jpg", "trip/a.jpg")
+            files = {name: rules.verdict(f"{root}/{name}") for name in names}
         assert [name for name, verdict in folders.items() if verdict.unsure] == ["trip"]
         assert [name for name, verdict in files.items() if verdict.unsure] == ["a.jpg", "trip/a.jpg"]
 

@@ -994,7 +994,9 @@ class TestSilentRoots:
         hang(str(mounted))
         assert "has not answered" in str(world.scanner.why_offline(str(mounted)))
         told = []
-        asking = threading.Thread(target=lambda: told.append(self.status(world, str(world.root))), daemon=True)
+        asking = threading.Thread(
+            target=lambda: told.append(self.status(world, str(world.root))), daemon=True
+        )
         asking.start()
         asking.join(FOREVER / 4)
         assert [status.state for status in told] == [RootState.ONLINE]

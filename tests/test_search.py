@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -344,6 +344,42 @@ def test_dates_are_ordered_by_the_clock_on_the_wall(tmp_path: Path, embedder: Fa
     assert names(Searcher(store, ledger, decoder, embedder), Query()) == ["0", "2", "1", "3"]
     for part in (decoder, ledger, store):
         part.close()
+
+
+def test_only_the_pictures_that_are_shown_are_read(
+    crowded: Searcher, crowd: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    get = crowd.get
+
+    def noted(ids: Sequence[str]) -> list[StoredPicture]:
+        read.extend(ids)
+        return get(ids)
+
+    monkeypatch.setattr(crowd, "get", noted)
+    for query in (Query((LIKE,)), Query(text="boat"), Query((LIKE,), text="boat")):
+        read.clear()
+        page = crowded.search(replace(query, limit=10, offset=5)).hits
+        assert read == [hit.record.id for hit in page]
+        assert len(page) == 10
+
+
+@pytest.mark.parametrize("query", [Query((PromptTerm("0"),)), Query((PromptTerm("0"),), text="dog")])
+def test_what_goes_after_it_was_ranked_is_left_out_and_the_rest_is_as_it_is_now(
+    query: Query, store: Store, searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = searcher.search(query).hits
+    get = store.get
+
+    def later(ids: Sequence[str]) -> list[StoredPicture]:
+        _, *rest = sorted(get(ids), key=lambda picture: ids.index(picture.record.id))
+        return [replace(p, record=replace(p.record, path=f"/moved{p.record.path}")) for p in reversed(rest)]
+
+    monkeypatch.setattr(store, "get", later)
+    after = searcher.search(query).hits
+    assert [hit.record.path for hit in after] == [f"/moved{hit.record.path}" for hit in before[1:]]
+    assert [hit.score for hit in after] == [hit.score for hit in before[1:]]
+    assert [hit.rank for hit in after] == list(range(1, len(before)))
 
 
 @pytest.mark.parametrize("offset", [-1, 100_001])

@@ -398,6 +398,25 @@ def test_what_embeds_prompts_may_stay_when_the_rest_of_an_idle_model_leaves(stub
         embedder.close()
 
 
+@pytest.mark.parametrize("how", ["fails", "dies"])
+def test_a_model_that_cannot_give_up_a_part_leaves_whole_and_comes_back(
+    stub_model: str, tmp_path: Path, how: str
+) -> None:
+    (tmp_path / "open_clip_config.json").write_text(f'{{"giving_up": "{how}"}}')
+    embedder = EmbedderProcess(stub_model, device="cpu", ttl_s=0.1, keep_text=True)
+    try:
+        for _ in range(2):
+            assert embedder.embed_prompts(["a dog"]).result(120).shape == (1, 64)
+            deadline = time.monotonic() + 30
+            while embedder.status().state is not ModelState.UNLOADED:
+                assert not embedder.status().only_prompts
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert embedder._child is None
+    finally:
+        embedder.close()
+
+
 def test_a_request_that_fails_in_the_model_fails_alone(stub_model: str) -> None:
     embedder = EmbedderProcess(stub_model, device="cpu")
     try:

@@ -129,6 +129,7 @@ class EmbedderProcess:
     :param expected: the identity that a store is bound to; other weights under the same name are refused.
     :param ttl_s: idle seconds after which the child leaves; 0 keeps it.
     :param keep_text: have what embeds prompts stay then, so that only pictures need the model loaded again.
+        Prompts that come while it is loaded wait.
     :param on_ready: called, in this embedder's thread, whenever the model has become available.
     """
 

@@ -2,7 +2,9 @@
 
 One table handle serves all threads: LanceDB's calls are thread-safe, a commit is visible to the handle
 that made it at once, and a read sees one version of the table from its beginning to its end. Old versions
-are kept while a read may need them, so that a long one outlives the writer's compaction.
+are kept while a read may need them, so that a long one outlives the writer's compaction. Where the index has
+outgrown its cache or is made anew, another handle takes the place of that one, which reads under way go on
+with.
 
 LanceDB does not notice an id that is twice in what it merges: that is seen to here. What it lacks of
 durability is seen to by the :mod:`place <imagedbd.stores.lance_place>` that the table is in.

@@ -330,9 +330,10 @@ def absolute_patterns(globs: Iterable[str], roots: Iterable[str]) -> dict[str, s
     for glob in globs:
         sign = "!" if glob.startswith("!") else ""
         path = os.path.expanduser(glob.removeprefix(sign))
-        root = next((root for root in deepest_first if root != "/" and path.startswith(f"{root}/")), None)
+        root = next((root for root in deepest_first if root != "/" and is_within(path, root)), None)
         if root is not None:
-            found[glob] = sign + path[len(root) :]
+            below = path[len(root) :]
+            found[glob] = sign + (below if below.strip("/") else "/**")
     return found
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imagedbd.rules import IGNORE_FILE, Rules, is_within, pattern_in_toml
+from imagedbd.rules import IGNORE_FILE, Rules, absolute_patterns, is_within, pattern_in_toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +114,16 @@ class TestFolders:
             walked = folder.folder(inner)
             assert walked.root == rules.root_of(walked.path)
             assert walked.file("a.jpg") == rules.verdict(f"{root}/x/{inner}/a.jpg")
+
+
+class TestAbsolutePatterns:
+    def test_what_is_meant_by_them_does_it(self, root):
+        everything = [f"{root}/a.jpg", f"{root}/trip/b.jpg"]
+        for glob, left in ((f"{root}/trip/", everything[:1]), (f"{root}/", []), (f"{root}", [])):
+            assert all(Rules([str(root)], [], [glob]).verdict(path).ok for path in everything)
+            (meant,) = absolute_patterns([glob], [str(root)]).values()
+            rules = Rules([str(root)], [], [meant])
+            assert [path for path in everything if rules.verdict(path).ok] == left
 
 
 class TestIgnoreFiles:

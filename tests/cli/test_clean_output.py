@@ -73,7 +73,7 @@ REFUSALS = [
         "/show",
         NothingMatchedError("It is not in the index. `imagedb why` says the reason."),
     ),
-    (["search", "--camera", "x", "-n", "3"], None, None),
+    (["search", "--camera", "x", "-n", "2"], None, None),
 ]
 
 

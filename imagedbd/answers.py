@@ -129,6 +129,7 @@ class StoreState(_Answer):
 class ModelBrief(_Answer):
     name: str
     state: ModelState
+    only_prompts: bool = Field(description="what embeds pictures has left memory, and is loaded for the next")
     reason: str | None
     help: list[str]
     configured: str

@@ -340,8 +340,11 @@ class Store(Protocol):
         :raises StoreError: nothing was written; the message says why.
         """
 
-    def get(self, ids: Sequence[str]) -> list[StoredPicture]:
-        """The rows with these ids, vectors included; unknown ids are left out; order is free."""
+    def get(self, ids: Sequence[str], *, vectors: bool = True) -> list[StoredPicture]:
+        """The rows with these ids; unknown ids are left out; order is free.
+
+        :param vectors: whether to read those as well, where there are any.
+        """
 
     def find_vector(self, content_hash: str) -> Vector | None:
         """The vector of any row with this content; ``None`` if no row with it has one."""

@@ -234,7 +234,7 @@ class EmbedderProcess:
             try:
                 request = self._requests.get(timeout=self._patience())
             except queue.Empty:
-                self._on_quiet()
+                self._be_quiet()
                 continue
             if self._closing.is_set():
                 _refuse(request)
@@ -250,6 +250,14 @@ class EmbedderProcess:
         if self._child and self._ttl_s and not (self._keep_text and self._status.only_prompts):
             return max(0.0, self._quiet_since + self._ttl_s - time.monotonic())
         return None
+
+    def _be_quiet(self) -> None:
+        try:
+            self._on_quiet()
+        # As in _serve: the thread must outlive its bugs.
+        except Exception:
+            log.exception("the embedder met a bug while it had nothing to do")
+            self._quiet_since = time.monotonic()
 
     def _on_quiet(self) -> None:
         if self._status.state is ModelState.UNAVAILABLE:
@@ -274,7 +282,8 @@ class EmbedderProcess:
             reply = child.ask(KeepOnlyPrompts())
         except (EOFError, OSError) as error:
             _, reason = self._bury(error)
-            log.warning("the embedder died while it gave up a part of the model (%s)", reason)
+            if not self._closing.is_set():
+                log.warning("the embedder died while it gave up a part of the model (%s)", reason)
             return False
         self._status = replace(self._status, only_prompts=isinstance(reply, Done))
         return self._status.only_prompts

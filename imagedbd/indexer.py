@@ -377,9 +377,9 @@ class Indexer:
     def _pause(self, error: ImagedbError) -> None:
         """Something failed that may pass, and nothing is lost: say so, and try again in a while."""
         log.error("indexing pauses for %.0f s: %s", PAUSE_S, error.message)
+        self._again.clear()
         self._trouble = error.message
         self._tries_again = False
-        self._again.clear()
         if not self._closing.is_set():
             self._again.wait(PAUSE_S)
 

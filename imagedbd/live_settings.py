@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from imagedbd.config import ABOUT_SETTINGS, settings_soon
-from imagedbd.errors import ConfigError
+from imagedbd.errors import ConfigError, ImagedbError
 from imagedbd.rules import Rules
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ class LiveSettings:
         with self._reloading:
             try:
                 change = self._read_again()
-            except ConfigError as error:
+                apply(change)
+            except ImagedbError as error:
                 self._fault = error.message
                 raise
-            apply(change)
             self._fault = None
             self._current, self._last_read = change.settings, change.wanted
             self._had_file = os.path.exists(change.wanted.config_file)

@@ -240,9 +240,12 @@ class Searcher:
         hits: list[Hit] = []
         for start in range(0, len(ranked), VECTORS_AT_ONCE):
             some = ranked[start : start + VECTORS_AT_ONCE]
-            known = {p.record.id: p for p in self._store.get([r.id for r in some])}
-            unsaid = [known[r.id] for r in some if r.similarity is None and r.id in known]
-            similarity = {} if vector is None else _similarities_of(unsaid, vector)
+            unsaid = {r.id for r in some if r.similarity is None} if vector is not None else set()
+            read = self._store.get([r.id for r in some], vectors=bool(unsaid))
+            known = {p.record.id: p for p in read}
+            similarity = {}
+            if vector is not None:
+                similarity = _similarities_of([p for p in read if p.record.id in unsaid], vector)
             hits += [
                 Hit(known[r.id].record, 0, r.score, similarity.get(r.id, r.similarity), r.text_score)
                 for r in some

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ import warm
 from s3 import S3, s3_service
 
 from imagedbd.stores.lean_import import lean_lancedb
+
+# A shell that runs the tests in its background has Ctrl-C ignored, and with them all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests' own torch spares the cores that others want, as an embedder's does: see imagedbd.embedder.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -22,7 +22,10 @@ STATUS: dict[str, Any] = {
     "indexed": 2, "again": 0, "waiting": 1, "pending": 4, "failed": 5, "rate": None, "eta_s": None,
     "roots": [{"path": HOSTILE, "state": "online", "unwatched": 0, "indexed": 3, "reason": None}],
     "store": STORE,
-    "model": {"name": "demo", "state": "ready", "reason": None, "help": [], "configured": "demo"},
+    "model": {
+        "name": "demo", "state": "ready", "only_prompts": False, "reason": None, "help": [],
+        "configured": "demo",
+    },
     "device": None, "dtype": None, "switch": None, "previous": None, "differences": [], "paused": None,
     "embeds_total": 7, "watcher_restarts": 1, "uptime_s": 12.5, "version": "1", "pid": 1,
     "settings_fault": None, "config_file": "/c", "data_dir": "/d", "socket": "/s",

@@ -352,9 +352,9 @@ def test_only_the_pictures_that_are_shown_are_read(
     read: list[str] = []
     get = crowd.get
 
-    def noted(ids: Sequence[str]) -> list[StoredPicture]:
+    def noted(ids: Sequence[str], *, vectors: bool = True) -> list[StoredPicture]:
         read.extend(ids)
-        return get(ids)
+        return get(ids, vectors=vectors)
 
     monkeypatch.setattr(crowd, "get", noted)
     for query in (Query((LIKE,)), Query(text="boat"), Query((LIKE,), text="boat")):
@@ -371,8 +371,8 @@ def test_what_goes_after_it_was_ranked_is_left_out_and_the_rest_is_as_it_is_now(
     before = searcher.search(query).hits
     get = store.get
 
-    def later(ids: Sequence[str]) -> list[StoredPicture]:
-        _, *rest = sorted(get(ids), key=lambda picture: ids.index(picture.record.id))
+    def later(ids: Sequence[str], *, vectors: bool = True) -> list[StoredPicture]:
+        _, *rest = sorted(get(ids, vectors=vectors), key=lambda picture: ids.index(picture.record.id))
         return [replace(p, record=replace(p.record, path=f"/moved{p.record.path}")) for p in reversed(rest)]
 
     monkeypatch.setattr(store, "get", later)

@@ -487,15 +487,18 @@ class FaissStore:
 
     # Reading rows.
 
-    def get(self, ids: Sequence[str]) -> list[StoredPicture]:
+    def get(self, ids: Sequence[str], *, vectors: bool = True) -> list[StoredPicture]:
         with reported("read pictures"), self._gate.reading():
-            return self._stored(self._current, [self._rows[key] for key in ids if key in self._rows])
+            rows = [self._rows[key] for key in ids if key in self._rows]
+            return self._stored(self._current, rows, vectors=vectors)
 
-    def _stored(self, contents: Contents, rows: Sequence[int]) -> list[StoredPicture]:
+    def _stored(
+        self, contents: Contents, rows: Sequence[int], *, vectors: bool = True
+    ) -> list[StoredPicture]:
         numbers = np.array(rows, dtype=np.int64)
         codes = self._codes()
         return [
-            StoredPicture(record, unit(codes[row]) if contents.vectored[row] else None)
+            StoredPicture(record, unit(codes[row]) if vectors and contents.vectored[row] else None)
             for row, record in zip(rows, records(contents.frame.take(numbers, RECORD_COLUMNS)), strict=True)
         ]
 

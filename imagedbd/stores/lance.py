@@ -355,7 +355,8 @@ class LanceStore:
         }
 
     def _vectors_in(self, table: Any) -> list[StoredVector | None]:
-        return stored_vectors(table[VECTOR]) if self._vector_column else [None] * table.num_rows
+        there = VECTOR in table.column_names
+        return stored_vectors(table[VECTOR]) if there else [None] * table.num_rows
 
     @contextmanager
     def _committing(self) -> Iterator[None]:
@@ -480,13 +481,12 @@ class LanceStore:
         with self._reported(doing), self._reads.one():
             yield
 
-    def get(self, ids: Sequence[str]) -> list[StoredPicture]:
+    def get(self, ids: Sequence[str], *, vectors: bool = True) -> list[StoredPicture]:
         self._notice_binding()
+        columns = [*RECORD_COLUMNS, *(self._vector_column if vectors else ())]
         with self._reading("read pictures"):
             return [
-                picture
-                for table in self._rows_of(ids, [*RECORD_COLUMNS, *self._vector_column])
-                for picture in self._stored_pictures(table)
+                picture for table in self._rows_of(ids, columns) for picture in self._stored_pictures(table)
             ]
 
     def _stored_pictures(self, table: Any) -> list[StoredPicture]:

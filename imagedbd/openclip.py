@@ -10,9 +10,7 @@ from __future__ import annotations
 import difflib
 import gc
 import os
-import timeit
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +28,6 @@ _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.floa
 
 _TOKENS_STEP = 8
 """Prompts are cut to a multiple of as many tokens: kernels are prepared for each length that is met."""
-
-
-_TRIALS = 3
-"""How often a prompt is embedded with each number of threads, to see which is fastest."""
 
 
 class OpenClip:
@@ -69,10 +63,7 @@ class OpenClip:
         self._mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, device=self.device).view(1, 3, 1, 1)
         self._is_causal = _is_causal(self._model)
-        self._prompt_threads = torch.get_num_threads()
         dimension = self.embed_prompts(["a picture"]).shape[1]
-        if self.device == "cpu":
-            self._prompt_threads = self._fastest_for_prompts()
         self.info = ModelInfo(spec, weights_hash, dimension, preprocess)
 
     @torch.inference_mode()
@@ -87,10 +78,9 @@ class OpenClip:
     def embed_prompts(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors ``(len(prompts), dimension)``."""
         tokens = self._tokenizer(list(prompts)).to(self.device)
-        with _threads(self._prompt_threads):
-            if self._is_causal:
-                return _unit_rows(_encode_briefly(self._model, tokens))
-            return _unit_rows(self._model.encode_text(tokens, normalize=True))
+        if self._is_causal:
+            return _unit_rows(_encode_briefly(self._model, tokens))
+        return _unit_rows(self._model.encode_text(tokens, normalize=True))
 
     def keep_only_prompts(self) -> None:
         """Give up what embeds pictures: :meth:`embed_pictures` fails from now on."""
@@ -98,31 +88,6 @@ class OpenClip:
         gc.collect()
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
-
-    def _fastest_for_prompts(self) -> int:
-        """How many threads embed one prompt soonest.
-
-        A few tokens make little work of many small steps, and threads that meet after each of them may take
-        longer than one by itself, which is found out here.
-        """
-
-        def seconds(threads: int) -> float:
-            self._prompt_threads = threads
-            return min(timeit.repeat(lambda: self.embed_prompts(["a picture"]), number=1, repeat=_TRIALS))
-
-        available: int = torch.get_num_threads()
-        return min({*(1 << n for n in range(available.bit_length())), available}, key=seconds)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """The threads of the CPU that torch uses meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _is_causal(model: Any) -> bool:

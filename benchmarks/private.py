@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
+import imagedbd
 from imagedbd.client import Client
 
 if TYPE_CHECKING:
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 START_S = 60.0
 SAMPLE_S = 0.5
+
+
+def compile_package() -> None:
+    """Have every module's bytecode there, as an installer leaves it: else each command compiles its own."""
+    compileall.compile_dir(os.path.dirname(imagedbd.__file__), quiet=2)
 
 
 class PrivateDaemon:
@@ -32,6 +39,7 @@ class PrivateDaemon:
     def __init__(
         self, home: str, model: str, *arguments: str, settings: str = "", before: Sequence[str] = ()
     ) -> None:
+        compile_package()
         os.makedirs(home, exist_ok=True)
         self.home = home
         self.socket = os.path.join(home, "run", "s")

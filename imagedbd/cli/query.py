@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imagedbd.bounds import MAX_TEXT, MAX_WEIGHT
 from imagedbd.cli import notation, output
-from imagedbd.datatypes import RECORD_FIELDS
 from imagedbd.errors import QueryPictureError, UsageError
 from imagedbd.formats import is_picture_name
 from imagedbd.text import query_words
@@ -27,8 +26,7 @@ subtracts what it says."""
 MAX_STDIN: Final = 190 << 20
 """Bytes of a picture on standard input: what the daemon takes, less what base64 adds."""
 DEFAULT_KM: Final = 10.0
-_CONDITION: Final = re.compile(rf"\s*({'|'.join(RECORD_FIELDS)})\s*([=<>]|!=)", re.IGNORECASE)
-"""How a condition begins that would go behind ``--where``."""
+_COMPARISON: Final = re.compile(r"\s*(\w+)\s*([=<>]|!=)")
 
 
 def terms_of(
@@ -136,10 +134,19 @@ def _term(term: Term) -> dict[str, Any]:
     elif is_picture_name(term.text):
         done = "this is taken for words" if term.weight > 0 else "its words are subtracted"
         output.note(f"There is no file {output.printable(term.text)} here, so {done}.")
-    elif _CONDITION.match(term.text):
+    elif _is_condition(term.text):
         shown = output.printable(shlex.quote(term.text))
         output.note(f"{shown} is taken for words: `--where {shown}` looks for pictures that meet it.")
     return {"prompt": term.text} | weight
+
+
+def _is_condition(text: str) -> bool:
+    """Whether it begins as what would go behind ``--where``."""
+    if not (found := _COMPARISON.match(text)):
+        return False
+    from imagedbd.datatypes import RECORD_FIELDS
+
+    return found[1].lower() in RECORD_FIELDS
 
 
 def _names_picture(query: str) -> bool:

@@ -296,6 +296,18 @@ class TestImports:
         others = main.COMMANDS.keys() - {"watching", "completion"}  # what completes options is known to all
         assert not {f"imagedbd.cli.{name}" for name in others} & set(ran.stderr.split())
 
+    def test_words_are_asked_for_without_the_classes_of_records(self, daemon):
+        daemon.answers["/search"] = {"hits": [a_hit("/photos/a.jpg")], "notes": [], "took_ms": 1}
+        probe = self.PROBE.replace("name.partition('.')[0]", "name")
+        ran = subprocess.run(
+            [sys.executable, "-c", probe, "search", "a dog", "--json"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        assert "imagedbd.client" in ran.stderr.split()
+        assert "imagedbd.datatypes" not in ran.stderr.split()
+
 
 class TestTerminal:
     @pytest.fixture(autouse=True)

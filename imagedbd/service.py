@@ -42,7 +42,8 @@ SANDBOX_FAILED: Final = {
 _REMEDIES: Final = {
     75: "Another daemon runs; stop that, then: imagedb service start",
     78: "`imagedbd check-config` checks the settings; then: imagedb service start",
-    203: "The program is not where it was; call it from where it is now: imagedb service install",
+    203: "The program is not where it was, or in /tmp, of which the service has one of its own; "
+    "call it from where it is to stay: imagedb service install",
 }
 """What helps after a failure, by the exit status; 203 is systemd's own."""
 

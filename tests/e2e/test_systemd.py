@@ -96,7 +96,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
                 containers.new_container(tmp_path_factory.mktemp("debian"), environment)
             )
         except RuntimeError as error:
-            pytest.skip(f"a Debian cannot be fetched here: {error}")
+            pytest.skip(f"there can be no Debian here: {error}")
         service = Service(machine)
         service.add_pictures(0, PICTURES)
         (machine.home / "model").mkdir()

@@ -220,7 +220,7 @@ class Searcher:
         similarity: dict[str, float] = {}
         for start in range(0, len(ids), VECTORS_AT_ONCE):
             some = self._store.get(ids[start : start + VECTORS_AT_ONCE])
-            similarity |= _similarities_of([p for p in some if p.vector is not None], vector)
+            similarity |= _similarities_of(some, vector)
         return similarity
 
     def _shown(

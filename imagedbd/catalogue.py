@@ -52,10 +52,10 @@ class Catalogue:
         ids = (entry.id for entry in self.ledger.under("/") if entry.id)
         for page in pages(ids, EXPORTED_AT_ONCE):
             with self.room.reading() as engine:
-                found = {picture.record.id: picture for picture in engine.store.get(page)}
+                found = {picture.record.id: picture for picture in engine.store.get(page, vectors=vectors)}
             for key in page:
                 if picture := found.get(key):
-                    data = None if picture.vector is None or not vectors else _base64(picture.vector)
+                    data = None if picture.vector is None else _base64(picture.vector)
                     yield {**picture.record.public(), "vector": data}
 
     def failures(self) -> Iterator[dict[str, Any]]:
@@ -71,7 +71,7 @@ class Catalogue:
         entry = self.ledger.get(path)
         mark = entry.sidecar if entry else None
         with self.room.reading() as engine:
-            for picture in engine.store.get([entry.id]) if entry and entry.id else ():
+            for picture in engine.store.get([entry.id], vectors=False) if entry and entry.id else ():
                 return {
                     **picture.record.public(),
                     "state": entry.state if entry else None,

@@ -64,7 +64,8 @@ def entries(defaults: Settings) -> tuple[Entry, ...]:
         ),
         Entry(
             "keep_text_tower",
-            "Whether the part of it that embeds prompts stays then, so that searches need not wait for it.",
+            "Whether the part of it that embeds prompts stays then: searches for words wait only while "
+            "pictures have the rest loaded again.",
             str(defaults.keep_text_tower).lower(),
         ),
         Entry(

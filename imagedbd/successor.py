@@ -100,7 +100,9 @@ class Successor:
         """The rows of the next store that lack a vector."""
         with self._lock:
             ids = list(self._bare)
-        return [picture.record for page in pages(ids, PAGE) for picture in self._store.get(page)]
+        return [
+            picture.record for page in pages(ids, PAGE) for picture in self._store.get(page, vectors=False)
+        ]
 
     # For the builder's thread.
 
@@ -155,7 +157,7 @@ class Successor:
             return
         doubtful = [record.id for record in self._store.scan(own=True) if not self._is_known(record)]
         for page in pages(doubtful, PAGE):
-            there = {picture.record.id for picture in self._active.get(page)}
+            there = {picture.record.id for picture in self._active.get(page, vectors=False)}
             self._apply(Batch(deletes=tuple(key for key in page if key not in there)))
 
     def _is_known(self, record: ImageRecord) -> bool:

@@ -587,18 +587,20 @@ class LanceStore:
             return most_similar(lambda wanted: self._candidates(vector, wanted, where), vector, limit)
 
     def _candidates(self, vector: Vector, limit: int, where: str | None) -> Candidates:
-        indexed = self._has_index()
-        found = self._nearby(vector, limit, where, _PROBES if where is None else _UNTIL_ENOUGH)
-        if indexed and where is None and found.num_rows < limit:  # those partitions hold few rows
+        probes = None
+        if self._has_index():
+            probes = _PROBES if where is None else _UNTIL_ENOUGH
+        found = self._nearby(vector, limit, where, probes)
+        if probes == _PROBES and found.num_rows < limit:  # those partitions hold few rows
             found = self._nearby(vector, limit, where, _UNTIL_ENOUGH)
         self._row_ids.note(found)
-        least = None if indexed else 1.0 - (pc.max(found["_distance"]).as_py() or 0.0) / 2
+        least = None if probes is not None else 1.0 - (pc.max(found["_distance"]).as_py() or 0.0) / 2
         return Candidates(found.drop_columns(["_distance", ROW_ID]), vector_matrix(found[VECTOR]), least)
 
-    def _nearby(self, vector: Vector, limit: int, where: str | None, probes: int) -> Any:
-        """:param probes: into how many partitions of an index to look at most."""
+    def _nearby(self, vector: Vector, limit: int, where: str | None, probes: int | None) -> Any:
+        """:param probes: into how many partitions to look at most; ``None`` where there is no index."""
         query = self._pictures.search(unit(vector), vector_column_name=VECTOR).distance_type("l2")
-        if self._has_index():
+        if probes is not None:
             query = query.minimum_nprobes(_PROBES).maximum_nprobes(probes).refine_factor(_REFINE)
         columns = [*PLACE_COLUMNS, VECTOR, "_distance"]
         return self._placed(_filtered(query, where, prefilter=True).limit(limit).select(columns))
